@@ -1,0 +1,2 @@
+//! harvest
+fn main() {}
