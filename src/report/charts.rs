@@ -39,8 +39,8 @@ pub struct Series {
 /// The charts of a run's log: loss, accuracy, share of images used, learning rate, then whatever else is there.
 pub fn standard_charts(table: &MetricsTable) -> Vec<LineChart> {
     // (title, which columns, percent, range, smooth); the first chart that wants a column gets it.
-    type Wanted = fn(&str) -> bool;
-    let plan: [(&str, Wanted, bool, Option<(f64, f64)>, bool); 5] = [
+    type Plan = (&'static str, fn(&str) -> bool, bool, Option<(f64, f64)>, bool);
+    let plan: [Plan; 5] = [
         ("Loss", |name| name.contains("loss") || matches!(name, "sup" | "unsup"), false, None, true),
         ("Accuracy", |name| name.contains("accuracy"), true, None, false),
         ("Share of images above the threshold", |name| name.contains("ratio"), true, Some((0.0, 1.0)), true),
@@ -82,13 +82,13 @@ impl LineChart {
         let series: Vec<Series> =
             self.series.iter().map(Series::finite).filter(|s| !s.points.is_empty()).collect();
         let (legend, legend_lines) = self.legend(&series);
-        let top = 38.0 + LEGEND_LINE * legend_lines as f64;
+        let top = 46.0 + LEGEND_LINE * legend_lines as f64;
         let height = top + PLOT_HEIGHT + 42.0;
         let mut out = svg::open(WIDTH, height, &self.title);
         let title = escape(&svg::shorten(&self.title, 31.0));
         put(
             &mut out,
-            format_args!("<text x=\"12\" y=\"24\" font-size=\"14\" font-weight=\"600\">{title}</text>"),
+            format_args!("<text x=\"12\" y=\"24\" font-size=\"15\" font-weight=\"600\">{title}</text>"),
         );
         out += &legend;
         let Some(frame) = Frame::around(&series, self.range, top) else {
@@ -114,7 +114,7 @@ impl LineChart {
         for (index, series) in series.iter().enumerate() {
             let (name, last) =
                 (svg::shorten(&series.name, 26.0), self.value(series.points[series.points.len() - 1].1));
-            let width = 24.0 + 12.0 * (svg::width_em(&name) + svg::width_em(&last) + 0.4) + 18.0;
+            let width = 24.0 + 13.0 * (svg::width_em(&name) + svg::width_em(&last) + 0.4) + 18.0;
             if x > 12.0 && x + width > WIDTH {
                 (x, line) = (12.0, line + 1);
             }
@@ -125,7 +125,7 @@ impl LineChart {
                 &mut out,
                 format_args!(
                     "<line x1=\"{x:.1}\" x2=\"{end:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\" stroke=\"{colour}\" \
-                 stroke-width=\"2.5\"{dash}/><text x=\"{text:.1}\" y=\"{y:.1}\" fill=\"{MUTED}\">{} \
+                 stroke-width=\"2.5\"{dash}/><text x=\"{text:.1}\" y=\"{y:.1}\" font-size=\"13\" fill=\"{MUTED}\">{} \
                  <tspan fill=\"{INK}\" font-weight=\"600\">{last}</tspan></text>",
                     escape(&name),
                 ),
@@ -144,7 +144,7 @@ impl LineChart {
                 out,
                 format_args!(
                     "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"{GRID}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\" fill=\"{MUTED}\">{label}</text>",
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"12\" fill=\"{MUTED}\">{label}</text>",
                     LEFT - 7.0,
                     at + 4.0,
                 ),
@@ -162,7 +162,7 @@ impl LineChart {
                 out,
                 format_args!(
                     "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{bottom}\" y2=\"{:.1}\" stroke=\"#9aa5b1\"/>\
-                 <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\" fill=\"{MUTED}\">{label}</text>",
+                 <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"12\" fill=\"{MUTED}\">{label}</text>",
                     bottom + 4.0,
                     bottom + 17.0,
                 ),
@@ -171,7 +171,7 @@ impl LineChart {
         put(
             out,
             format_args!(
-                "<text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\" fill=\"{MUTED}\">{}</text>",
+                "<text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"12\" fill=\"{MUTED}\">{}</text>",
                 bottom + 33.0,
                 escape(&self.x_label),
             ),
@@ -229,7 +229,7 @@ impl LineChart {
     fn tick(&self, value: f64, step: f64) -> String {
         let (value, step, unit) =
             if self.percent { (value * 100.0, step * 100.0, "%") } else { (value, step, "") };
-        if value != 0.0 && (step < 1e-4 || step >= 1e6) {
+        if value != 0.0 && !(1e-4..1e6).contains(&step) {
             return format!("{value:.1e}");
         }
         let decimals = (-(step + step * 1e-9).log10().floor()).max(0.0) as usize;
@@ -264,6 +264,8 @@ impl Frame {
         let points = || series.iter().flat_map(|series| &series.points);
         let x = ends(&mut points().map(|point| point.0))?;
         let x = if x.0 < x.1 { x } else { (x.0 - 1.0, x.1 + 1.0) };
+        // The first logged step is rarely 0, yet 0 is where training began.
+        let x = if x.0 > 0.0 && x.0 < 0.1 * x.1 { (0.0, x.1) } else { x };
         let y = range.or_else(|| ends(&mut points().map(|point| point.1)))?;
         let y =
             if y.0 < y.1 { y } else { (y.0 - y.0.abs().max(1e-6) * 0.5, y.1 + y.1.abs().max(1e-6) * 0.5) };
@@ -323,8 +325,8 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.chunks(points.len().div_ceil(300)).flat_map(part).collect()
 }
 
-/// Mean over a centred window of a thirtieth of the points, narrower towards both ends, at no more than 300
-/// places and always at the last.
+/// Mean over a centred window of a thirtieth of the points, narrower towards both ends so that they are not
+/// drawn inwards, at no more than 300 places and always at the last.
 fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 60;
     let sums: Vec<f64> = std::iter::once(0.0)
@@ -335,8 +337,9 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect();
     let last = points.len() - 1;
     let mean = |i: usize| {
-        let reach = reach.min(i).min(last - i);
-        (points[i].0, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1) as f64)
+        let reach = reach.min(i.min(last - i).max(reach / 4));
+        let (from, to) = (i.saturating_sub(reach), (i + reach).min(last) + 1);
+        (points[i].0, (sums[to] - sums[from]) / (to - from) as f64)
     };
     let places = (0..last).step_by(points.len().div_ceil(300)).chain(std::iter::once(last));
     places.map(mean).collect()

@@ -18,16 +18,16 @@ pub fn confusion_svg(confusion: &Confusion, names: &[String]) -> String {
     let layout = Layout::new(confusion, names);
     let n = confusion.classes();
     let side = layout.cell * n as f64;
-    let width = (layout.left + side + layout.right).max(340.0);
+    let width = (layout.left + side + layout.right).max(400.0);
     let height = layout.top + side + 64.0;
     let mut out = svg::open(width, height, "Confusion matrix");
+    let corner = layout.left - 8.0;
     let _ = write!(
         out,
-        "<text x=\"{:.1}\" y=\"18\" fill=\"{MUTED}\">predicted class →</text>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"{MUTED}\">true class ↓</text>\
+        "<text x=\"{corner:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"{MUTED}\">predicted →</text>\
+         <text x=\"{corner:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"{MUTED}\">true ↓</text>\
          <rect x=\"{:.1}\" y=\"{:.1}\" width=\"{side:.1}\" height=\"{side:.1}\" fill=\"#eef1f5\"/>",
-        layout.left,
-        layout.left - 8.0,
+        layout.top - 26.0,
         layout.top - 8.0,
         layout.left,
         layout.top,
@@ -39,7 +39,7 @@ pub fn confusion_svg(confusion: &Confusion, names: &[String]) -> String {
             layout.cell(&mut out, target, prediction, count, support);
         }
     }
-    legend(&mut out, layout.left.min(width - 330.0).max(8.0), layout.top + side + 26.0);
+    legend(&mut out, layout.left.min(width - 380.0).max(8.0), layout.top + side + 26.0);
     out + "</svg>"
 }
 
@@ -49,6 +49,8 @@ struct Layout {
     labels: Vec<String>,
     cell: f64,
     label_size: f64,
+    /// Column names stand instead of leaning.
+    upright: bool,
     /// `None` where the longest count does not fit.
     count_size: Option<f64>,
     left: f64,
@@ -59,31 +61,36 @@ struct Layout {
 impl Layout {
     fn new(confusion: &Confusion, names: &[String]) -> Self {
         let n = confusion.classes();
-        let cell = match n {
+        let cell: f64 = match n {
             0..=6 => 58.0,
             7..=12 => 46.0,
             13..=20 => 34.0,
             21..=40 => 23.0,
-            _ => 15.0,
+            41..=60 => 14.0,
+            _ => 12.0,
         };
         let name = |class| names.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
         let names: Vec<String> = (0..n).map(name).collect();
-        let label_size: f64 = if n > 40 { 11.0 } else { 12.0 };
-        let labels: Vec<String> = names.iter().map(|name| svg::shorten(name, 15.0)).collect();
+        let label_size = (cell - 2.0).clamp(10.0, 12.0);
+        let labels: Vec<String> = names.iter().map(|name| svg::shorten(name, 16.0)).collect();
         let longest = labels.iter().map(|label| svg::width_em(label)).fold(0.0, f64::max) * label_size;
         let largest = (0..n).flat_map(|target| confusion.row(target)).max().copied().unwrap_or(0);
         let count_size = (cell * 0.88 / (largest.to_string().len() as f64 * 0.58)).min(13.0).min(cell * 0.6);
-        // Column names lean by 45 degrees: they stand `longest · sin 45°` high and reach as far to the right.
-        let lean = longest * std::f64::consts::FRAC_1_SQRT_2;
+        // Column names lean by 45 degrees, or stand where they would touch each other; leaning, they are
+        // `longest · sin 45°` high and reach as far to the right.
+        let upright = cell < 20.0;
+        let slant = std::f64::consts::FRAC_1_SQRT_2;
+        let (rise, reach) = if upright { (longest, 0.0) } else { (longest * slant, longest * slant) };
         Self {
             names,
             labels,
             cell,
             label_size,
+            upright,
             count_size: (count_size >= 8.0).then_some(count_size),
-            left: longest.max(72.0) + 16.0,
-            top: lean + 44.0,
-            right: (lean - cell / 2.0).max(0.0) + 16.0,
+            left: longest.max(72.0) + 22.0,
+            top: rise.max(24.0) + 28.0,
+            right: (reach - cell / 2.0).max(0.0) + 22.0,
         }
     }
 
@@ -91,11 +98,12 @@ impl Layout {
         let (label, name, size) = (escape(&self.labels[class]), escape(&self.names[class]), self.label_size);
         let middle = (class as f64 + 0.5) * self.cell;
         let (x, y) = (self.left - 8.0, self.top + middle + size * 0.35);
-        let (column, above) = (self.left + middle + size * 0.2, self.top - 7.0);
+        let (angle, shift) = if self.upright { (-90, 0.35) } else { (-45, 0.2) };
+        let (column, above) = (self.left + middle + size * shift, self.top - 7.0);
         let _ = write!(
             out,
             "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" text-anchor=\"end\">{label}<title>{name}</title></text>\
-             <text transform=\"translate({column:.1} {above:.1}) rotate(-45)\" font-size=\"{size}\">{label}\
+             <text transform=\"translate({column:.1} {above:.1}) rotate({angle})\" font-size=\"{size}\">{label}\
              <title>{name}</title></text>",
         );
     }

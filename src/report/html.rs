@@ -165,7 +165,7 @@ impl RunSummary {
         if self.charts.is_empty() {
             return;
         }
-        page.push_str("<section><h2>Training</h2>\n<div class=\"grid\">\n");
+        page.push_str("<section><h2>Training</h2>\n<div class=\"grid charts\">\n");
         for chart in &self.charts {
             put(page, format_args!("<figure class=\"card chart\">{}</figure>\n", chart.to_svg()));
         }
@@ -188,7 +188,7 @@ impl RunSummary {
             page,
             format_args!(
                 "<section><h2>Classes <small>{}</small></h2>\n<div class=\"card scroll\"><table>\n<tr><th>Class</th>\
-             <th class=\"n\">Precision</th><th class=\"n\">Recall</th><th class=\"n\">F1</th>\
+             <th class=\"n\">Precision</th><th class=\"n\">Recall</th><th class=\"n\">F1</th><th class=\"bars\"></th>\
              <th class=\"n\">Images</th></tr>\n",
                 escape(&results.name),
             ),
@@ -199,7 +199,7 @@ impl RunSummary {
                     page,
                     format_args!(
                         "<tr{kind}><td class=\"text\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-                 <td class=\"n\">{}<span class=\"bar\"><i style=\"width:{:.0}%\"></i></span></td>\
+                 <td class=\"n\">{}</td><td class=\"bars\"><span><i style=\"width:{:.0}%\"></i></span></td>\
                  <td class=\"n\">{}</td></tr>\n",
                         escape(name),
                         percent(precision),

@@ -130,8 +130,12 @@ impl MetricsLog {
             Some((_, start, _)) if again => self.file.seek(SeekFrom::Start(*start))?,
             _ => self.file.seek(SeekFrom::End(0))?,
         };
-        self.file.write_all(line.as_bytes())?;
-        self.file.set_len(start + line.len() as u64)?;
+        let end = start + line.len() as u64;
+        if let Err(error) = self.file.write_all(line.as_bytes()).and_then(|()| self.file.set_len(end)) {
+            // A full disk: half a row here would stand in the middle of the file if a later one fits again.
+            let _ = self.file.set_len(start);
+            return Err(error);
+        }
         Ok(start)
     }
 

@@ -3,7 +3,7 @@
 //! Off a terminal (a log file, a job's output) a line appears at the start and at the end, otherwise every
 //! [`INTERVAL`] at most; each begins with the time of day. A `Progress` may be shared by threads.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -168,14 +168,11 @@ impl Lines {
         };
         let (seconds, moved) = (now.saturating_sub(since).as_secs_f64(), position.saturating_sub(from));
         if seconds > 0.0 && moved > 0 {
-            let rate = moved as f64 / seconds;
-            line += &format!(
-                ", {} a second",
-                if rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
-            );
+            let per_second = moved as f64 / seconds;
+            line += &format!(", {} a second", rate(per_second));
             if total > position {
-                let left =
-                    Duration::try_from_secs_f64((total - position) as f64 / rate).unwrap_or(Duration::MAX);
+                let left = Duration::try_from_secs_f64((total - position) as f64 / per_second)
+                    .unwrap_or(Duration::MAX);
                 line += &format!(", {} left", duration(left));
             }
         }
@@ -197,12 +194,17 @@ impl Lines {
 
 fn bar(label: &str, total: u64) -> ProgressBar {
     let template = match total {
-        0 => "{prefix} {spinner} {human_pos} ({per_sec}) {wide_msg}",
-        _ => {
-            "{prefix} {bar:24.cyan/dim} {human_pos}/{human_len} {percent}% ({per_sec}, {eta} left) {wide_msg}"
-        }
+        0 => "{prefix} {spinner} {human_pos} ({rate}) {wide_msg}",
+        _ => "{prefix} {bar:24.cyan/dim} {human_pos}/{human_len} {percent}% ({rate}, {left} left) {wide_msg}",
     };
     let style = ProgressStyle::with_template(template).expect("the template is well formed");
+    let style = style
+        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{}/s", rate(state.per_sec()));
+        })
+        .with_key("left", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&duration(state.eta()));
+        });
     let bar = ProgressBar::with_draw_target((total > 0).then_some(total), ProgressDrawTarget::stderr());
     bar.set_style(style.progress_chars("━━╌"));
     bar.set_prefix(label.to_owned());
@@ -212,6 +214,11 @@ fn bar(label: &str, total: u64) -> ProgressBar {
 /// Rounded down: 100 only when everything is done.
 fn percent(position: u64, total: u64) -> u64 {
     (u128::from(position.min(total)) * 100 / u128::from(total.max(1))) as u64
+}
+
+/// Three digits or so: "0.42", "17", "1204".
+fn rate(per_second: f64) -> String {
+    if per_second < 10.0 { format!("{per_second:.2}") } else { format!("{per_second:.0}") }
 }
 
 /// 1234567 → "1,234,567".
