@@ -71,7 +71,7 @@ impl Algorithm for FixMatch {
     }
 
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
-        let pseudo = self.pseudo_labels(network.teacher(batch.weak.clone()));
+        let pseudo = self.pseudo_labels(batch.teach(network));
         let student = Student::pass(network, batch, &pseudo);
         let supervised = cross_entropy(student.labelled.clone(), batch.labels.clone());
         let unsupervised = student.consistency();

@@ -159,7 +159,7 @@ impl Algorithm for FreeMatch {
     }
 
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
-        let weak = network.teacher(batch.weak.clone());
+        let weak = batch.teach(network);
         let probabilities = softmax(weak.clone(), 1);
         self.update(&probabilities);
         let pseudo = self.pseudo_labels(weak, &probabilities);

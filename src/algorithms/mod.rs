@@ -21,15 +21,18 @@ pub use registry::{AlgorithmConfig, AlgorithmName};
 pub use supervised::{Supervised, SupervisedConfig};
 
 /// The network as an algorithm sees it. `B` images of one size in, `C` logits each out.
+///
+/// `rows` numbers the images of the step: labelled ones from 0, then strong views, then weak views. An image draws the
+/// same noise (stochastic depth) whichever other images share its pass.
 pub trait Network {
     /// Logits `[B, C]` in training mode, recorded for the backward pass. `images`: `[B, 3, H, W]`, normalised.
-    fn student(&self, images: Tensor<4>) -> Tensor<2>;
+    fn student(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2>;
 
     /// Logits `[B, C]` in training mode, off the graph: what targets are made from.
     ///
     /// A teacher pass costs a third of a student pass in time and nearly nothing in memory, since nothing is kept for
     /// a backward pass.
-    fn teacher(&self, images: Tensor<4>) -> Tensor<2>;
+    fn teacher(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2>;
 
     /// Whether each image's logits depend on that image alone. False with batch normalisation, where leaving out a
     /// masked image would change the statistics, and so the logits, of the others.
@@ -56,6 +59,30 @@ pub struct SslBatch {
     /// Leave masked strong views out of the student pass. Only honoured where rows are independent; the loss and its
     /// gradients are the same to rounding.
     pub skip_masked: bool,
+}
+
+impl SslBatch {
+    /// Numbers of the labelled images.
+    pub fn labelled_rows(&self) -> std::ops::Range<u64> {
+        0..self.labelled.dims()[0] as u64
+    }
+
+    /// Numbers of the strong views.
+    pub fn strong_rows(&self) -> std::ops::Range<u64> {
+        let start = self.labelled_rows().end;
+        start..start + self.strong.dims()[0] as u64
+    }
+
+    /// Numbers of the weak views.
+    pub fn weak_rows(&self) -> std::ops::Range<u64> {
+        let start = self.strong_rows().end;
+        start..start + self.weak.dims()[0] as u64
+    }
+
+    /// The teacher's logits of the weak views: `[U, C]`.
+    pub fn teach(&self, network: &dyn Network) -> Tensor<2> {
+        network.teacher(self.weak.clone(), &self.weak_rows().collect::<Vec<_>>())
+    }
 }
 
 /// What an unlabelled image should be predicted as.

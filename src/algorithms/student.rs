@@ -39,18 +39,21 @@ impl Student {
             .then(|| rows_to_compute(&pseudo.mask))
             .filter(|rows| rows.len() < unlabelled);
         let Some(rows) = rows else {
-            let (labelled, logits) = joint(network, batch.labelled.clone(), batch.strong.clone());
+            let all = batch.strong_rows().collect::<Vec<_>>();
+            let (labelled, logits) = joint(network, batch, batch.strong.clone(), &all);
             let strong =
                 Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
             return Self { labelled, strong: Some(strong), unlabelled };
         };
         if rows.is_empty() {
-            let labelled = network.student(batch.labelled.clone());
+            let all = batch.labelled_rows().collect::<Vec<_>>();
+            let labelled = network.student(batch.labelled.clone(), &all);
             return Self { labelled, strong: None, unlabelled };
         }
+        let numbers = rows.iter().map(|row| batch.strong_rows().start + *row as u64).collect::<Vec<_>>();
         let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &pseudo.mask.device());
         let images = batch.strong.clone().select(0, rows.clone());
-        let (labelled, logits) = joint(network, batch.labelled.clone(), images);
+        let (labelled, logits) = joint(network, batch, images, &numbers);
         let targets = match &pseudo.targets {
             Targets::Hard(classes) => Targets::Hard(classes.clone().select(0, rows.clone())),
             Targets::Soft(targets) => Targets::Soft(targets.clone().select(0, rows.clone())),
@@ -71,10 +74,12 @@ impl Student {
     }
 }
 
-/// One pass over both batches; one large batch is faster than two small ones.
-fn joint(network: &dyn Network, labelled: Tensor<4>, strong: Tensor<4>) -> (Tensor<2>, Tensor<2>) {
+/// One pass over the labelled images and these strong views; one large batch is faster than two small ones.
+fn joint(network: &dyn Network, batch: &SslBatch, strong: Tensor<4>, rows: &[u64]) -> (Tensor<2>, Tensor<2>) {
+    let labelled = batch.labelled.clone();
     let (count, strong_count) = (labelled.dims()[0], strong.dims()[0]);
-    let logits = network.student(Tensor::cat(vec![labelled, strong], 0));
+    let rows: Vec<u64> = batch.labelled_rows().chain(rows.iter().copied()).collect();
+    let logits = network.student(Tensor::cat(vec![labelled, strong], 0), &rows);
     (logits.clone().narrow(0, 0, count), logits.narrow(0, count, strong_count))
 }
 
