@@ -45,7 +45,7 @@ impl Default for Normalisation {
 pub fn normalise_batch(levels: &[u8], size: usize, normalisation: &Normalisation, out: &mut [f32]) {
     let length = size * size * 3;
     assert!(
-        levels.len() == out.len() && levels.len() % length.max(1) == 0,
+        levels.len() == out.len() && levels.len().is_multiple_of(length.max(1)),
         "whole pictures of {size} x {size}"
     );
     let tables = normalisation.tables();
@@ -92,8 +92,8 @@ pub fn interpolate(planes: &Planes, width: usize, height: usize, filter: Filter,
         (taps(planes.width, width, filter, antialias), taps(planes.height, height, filter, antialias));
     let area = planes.width * planes.height;
     let mut values = Vec::new();
-    if area > 0 {
-        values.reserve(planes.values.len() / area * width * height);
+    if let Some(channels) = planes.values.len().checked_div(area) {
+        values.reserve(channels * width * height);
         for plane in planes.values.chunks_exact(area) {
             let wide: Vec<f32> = plane
                 .chunks_exact(planes.width)
