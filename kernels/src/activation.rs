@@ -3,16 +3,6 @@
 use burn::Tensor;
 use burn::tensor::activation;
 
-/// Exact GELU, `x Φ(x)` with the error function (Hendrycks & Gimpel, arXiv:1606.08415).
-pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    gelu_reference(x)
-}
-
-/// [`gelu`] in burn's operations.
-pub fn gelu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
-}
-
 /// `max(x, 0)`.
 pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     relu_reference(x)

@@ -7,13 +7,18 @@
 mod activation;
 mod attention;
 mod conv;
+mod cpu;
+mod gelu;
+mod layer_norm;
 mod linear;
 mod norm;
 mod optimizer;
 
-pub use activation::{gelu, gelu_reference, relu, relu_reference};
+pub use activation::{relu, relu_reference};
 pub use attention::{attention, attention_reference};
 pub use conv::{conv2d, conv2d_reference};
+pub use gelu::{gelu, gelu_reference};
+pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
-pub use norm::{batch_norm_train, batch_norm_train_reference, layer_norm, layer_norm_reference};
+pub use norm::{batch_norm_train, batch_norm_train_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};

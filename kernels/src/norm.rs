@@ -1,23 +1,6 @@
-//! Layer and batch normalisation.
+//! Batch normalisation.
 
 use burn::Tensor;
-
-/// Normalises the last axis: `(x − mean) / √(var + eps) · gamma + beta` (Ba et al., arXiv:1607.06450).
-pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, eps: f32) -> Tensor<D> {
-    layer_norm_reference(x, gamma, beta, eps)
-}
-
-/// [`layer_norm`] in burn's operations.
-pub fn layer_norm_reference<const D: usize>(
-    x: Tensor<D>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    eps: f32,
-) -> Tensor<D> {
-    let (var, mean) = x.clone().var_mean_bias(D - 1);
-    let normal = (x - mean) / var.add_scalar(eps).sqrt();
-    normal * gamma.unsqueeze() + beta.unsqueeze()
-}
 
 /// Batch normalisation with the statistics of this batch (Ioffe & Szegedy, arXiv:1502.03167).
 ///
@@ -49,7 +32,8 @@ pub fn batch_norm_train_reference(
     let (var, mean) = rows.var_mean_bias(1);
     let per_channel = |t: Tensor<1>| t.reshape([1, channels, 1, 1]);
     let scale = var.clone().add_scalar(eps).sqrt().recip().reshape([1, channels, 1, 1]);
-    let mut y = (x - mean.clone().reshape([1, channels, 1, 1])) * scale * per_channel(gamma) + per_channel(beta);
+    let mut y =
+        (x - mean.clone().reshape([1, channels, 1, 1])) * scale * per_channel(gamma) + per_channel(beta);
     if let Some(residual) = residual {
         y = y + residual;
     }
