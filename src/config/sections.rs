@@ -1,0 +1,366 @@
+//! The sections of a configuration: what each key means, its unit, and where its default comes from.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::placeholder::{FixMatchConfig, FreeMatchConfig, SupervisedConfig, ViewConfig};
+
+/// A path. Relative ones are taken from the folder of the file that says them, or from the current folder when
+/// they come from the command line or the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConfigPath(pub PathBuf);
+
+impl std::ops::Deref for ConfigPath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// All of a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which images, and how they are divided.
+    pub data: DataConfig,
+    /// How weak and strong views are made.
+    pub views: ViewConfig,
+    /// Which network.
+    pub model: ModelConfig,
+    /// Which algorithm, and the settings of each.
+    pub algorithm: AlgorithmChoice,
+    /// How long, how fast, how often.
+    pub training: TrainingConfig,
+    /// Where it runs; nothing here changes a result.
+    pub run: RunConfig,
+}
+
+/// Which images, and how they are divided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder of images, or the CSV file that lists them.
+    pub root: Option<ConfigPath>,
+    /// How to read `root`.
+    pub kind: SourceKind,
+    /// Labelled images of each class, training and evaluation together. The published study ends at 80.
+    pub labels_per_class: u32,
+    /// Share of the labelled images kept for choosing the best model, above 0 and below 1.
+    pub evaluation_fraction: f64,
+    /// Share of the images whose label is known that is kept for testing, from 0 to below 1. Sources with a test
+    /// part of their own use that instead.
+    pub test_fraction: f64,
+    /// Seed of the division.
+    pub seed: u64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            root: None,
+            kind: SourceKind::Auto,
+            labels_per_class: 80,
+            evaluation_fraction: 0.2,
+            test_fraction: 0.2,
+            seed: 0,
+        }
+    }
+}
+
+/// Kinds of image sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// Look and see.
+    #[default]
+    Auto,
+    /// Images without labels, nested in any way.
+    Folder,
+    /// A folder for each class.
+    ClassFolders,
+    /// A CSV file of `path,label`.
+    Csv,
+    /// IDX files, as MNIST is published.
+    Idx,
+}
+
+/// Which network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A preset's name. The published study's network for most comparisons is the default.
+    pub name: String,
+    /// Side of the square training images in pixels; unset, the preset's.
+    pub image_size: Option<u32>,
+    /// Safetensors file with weights to start from, named as in timm or torchvision.
+    pub pretrained: Option<ConfigPath>,
+    /// Largest probability of dropping a block, from 0 to below 1; unset, the preset's.
+    pub drop_path: Option<f64>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { name: "vit_tiny_patch2_32".into(), image_size: None, pretrained: None, drop_path: None }
+    }
+}
+
+/// Which algorithm, and the settings of each.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlgorithmChoice {
+    /// The one to use. FreeMatch did best on average in the published study.
+    pub name: AlgorithmName,
+    /// FreeMatch.
+    pub freematch: FreeMatchConfig,
+    /// FixMatch.
+    pub fixmatch: FixMatchConfig,
+    /// The labelled images alone.
+    pub supervised: SupervisedConfig,
+}
+
+/// Names of the algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlgorithmName {
+    /// FreeMatch.
+    #[default]
+    FreeMatch,
+    /// FixMatch.
+    FixMatch,
+    /// Supervised learning on the labelled images alone.
+    Supervised,
+}
+
+impl AlgorithmName {
+    /// As written in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FreeMatch => "freematch",
+            Self::FixMatch => "fixmatch",
+            Self::Supervised => "supervised",
+        }
+    }
+}
+
+/// How long, how fast, how often. Defaults without a word of their own are USB's for ViT on CIFAR-100.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Passes over the unlabelled images. Published: 60 for the two largest studies.
+    pub epochs: u32,
+    /// Optimiser steps, in place of `epochs`.
+    pub steps: Option<u32>,
+    /// Labelled images a step.
+    pub batch: u32,
+    /// Unlabelled images a step, in multiples of `batch`.
+    pub unlabelled_ratio: u32,
+    /// Learning rate at the end of warm-up.
+    pub lr: f64,
+    /// Which optimizer.
+    pub optimizer: OptimizerName,
+    /// Weight decay; biases and norms have none.
+    pub weight_decay: f64,
+    /// Momentum of SGD, from 0 to below 1; AdamW does not use it.
+    pub momentum: f64,
+    /// Learning rate of a layer relative to the one above it, above 0 and up to 1.
+    pub layer_decay: f64,
+    /// Steps during which the learning rate rises from 0; unset, a fortieth of all, as USB's 5,120 of 204,800.
+    pub warmup_steps: Option<u32>,
+    /// Decay of the averaged weights per step, from 0 (none) to below 1.
+    pub ema: f64,
+    /// Steps between evaluations.
+    pub evaluate_every: u32,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u32,
+    /// Steps between lines of `metrics.csv`.
+    pub log_every: u32,
+    /// Numbers used for the forward and backward pass.
+    pub precision: Precision,
+    /// Whether strong views whose pseudo-label is masked out are left out of the computation.
+    pub skip_masked: Switch,
+    /// Seed of weights, order and views.
+    pub seed: u64,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 60,
+            steps: None,
+            batch: 8,
+            unlabelled_ratio: 1,
+            lr: 5e-4,
+            optimizer: OptimizerName::AdamW,
+            weight_decay: 5e-4,
+            momentum: 0.9,
+            layer_decay: 0.5,
+            warmup_steps: None,
+            ema: 0.0,
+            evaluate_every: 500,
+            checkpoint_every: 500,
+            log_every: 20,
+            precision: Precision::Auto,
+            skip_masked: Switch::Auto,
+            seed: 0,
+        }
+    }
+}
+
+/// Optimizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// AdamW.
+    #[default]
+    AdamW,
+    /// SGD with Nesterov momentum.
+    Sgd,
+}
+
+/// Numbers to compute with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// `bf16` where the device is faster with it, else `f32`.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 in the matrix products, 32-bit weights and sums.
+    Bf16,
+}
+
+/// A choice that can be left to the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// As measured to be faster.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Where a run takes place; nothing here changes a result, nor tells one run from another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Folder that holds the run folders; unset, `runs` in the project, else in the current folder.
+    pub folder: Option<ConfigPath>,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { device: "auto".into(), folder: None }
+    }
+}
+
+/// A value that makes no sense: the key and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` {reason}")]
+pub struct Invalid {
+    /// Full name.
+    pub key: &'static str,
+    /// What is wrong with it, and what would be right.
+    pub reason: String,
+}
+
+impl Config {
+    /// Refuses values that no run could use. What depends on the data or the device is checked when they are known.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let (data, training) = (&self.data, &self.training);
+        at_least_one("data.labels_per_class", data.labels_per_class)?;
+        range("data.evaluation_fraction", data.evaluation_fraction, Above(0.0), Below(1.0))?;
+        range("data.test_fraction", data.test_fraction, From(0.0), Below(1.0))?;
+        if let Some(size) = self.model.image_size {
+            at_least_one("model.image_size", size)?;
+        }
+        if let Some(rate) = self.model.drop_path {
+            range("model.drop_path", rate, From(0.0), Below(1.0))?;
+        }
+        if let Some(steps) = training.steps {
+            at_least_one("training.steps", steps)?;
+        }
+        for (key, value) in [
+            ("training.epochs", training.epochs),
+            ("training.batch", training.batch),
+            ("training.unlabelled_ratio", training.unlabelled_ratio),
+            ("training.evaluate_every", training.evaluate_every),
+            ("training.checkpoint_every", training.checkpoint_every),
+            ("training.log_every", training.log_every),
+        ] {
+            at_least_one(key, value)?;
+        }
+        if let (Some(steps), Some(warmup)) = (training.steps, training.warmup_steps)
+            && warmup >= steps
+        {
+            let reason = format!("is {warmup}, but there are only {steps} steps; it must be less");
+            return Err(Invalid { key: "training.warmup_steps", reason });
+        }
+        range("training.lr", training.lr, Above(0.0), Upto(f64::MAX))?;
+        range("training.weight_decay", training.weight_decay, From(0.0), Upto(f64::MAX))?;
+        range("training.momentum", training.momentum, From(0.0), Below(1.0))?;
+        range("training.layer_decay", training.layer_decay, Above(0.0), Upto(1.0))?;
+        range("training.ema", training.ema, From(0.0), Below(1.0))?;
+        check_device(&self.run.device)?;
+        self.views.check()?;
+        self.algorithm.freematch.check()?;
+        self.algorithm.fixmatch.check()
+    }
+}
+
+fn check_device(device: &str) -> Result<(), Invalid> {
+    let known = matches!(device, "auto" | "cpu" | "cuda")
+        || device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u16>().is_ok());
+    let reason = || format!("is \"{device}\"; it must be auto, cpu, cuda, or cuda:N with a device's number");
+    if known { Ok(()) } else { Err(Invalid { key: "run.device", reason: reason() }) }
+}
+
+/// Refuses 0.
+pub fn at_least_one(key: &'static str, value: u32) -> Result<(), Invalid> {
+    let reason = || "is 0; it must be 1 or more".to_string();
+    if value > 0 { Ok(()) } else { Err(Invalid { key, reason: reason() }) }
+}
+
+/// Lower end of a range.
+#[derive(Debug, Clone, Copy)]
+pub enum Lower {
+    /// Included.
+    From(f64),
+    /// Excluded.
+    Above(f64),
+}
+
+/// Upper end of a range.
+#[derive(Debug, Clone, Copy)]
+pub enum Upper {
+    /// Included.
+    Upto(f64),
+    /// Excluded.
+    Below(f64),
+}
+use Lower::{Above, From};
+use Upper::{Below, Upto};
+
+/// Refuses a value outside the range.
+pub fn range(key: &'static str, value: f64, lower: Lower, upper: Upper) -> Result<(), Invalid> {
+    let (low_enough, low) = match lower {
+        From(low) => (value >= low, format!("{low} or more")),
+        Above(low) => (value > low, format!("more than {low}")),
+    };
+    let (high_enough, high) = match upper {
+        Upto(f64::MAX) => (true, String::new()),
+        Upto(high) => (value <= high, format!(" and {high} or less")),
+        Below(high) => (value < high, format!(" and less than {high}")),
+    };
+    if low_enough && high_enough {
+        return Ok(());
+    }
+    Err(Invalid { key, reason: format!("is {value}; it must be {low}{high}") })
+}
