@@ -4,13 +4,16 @@
 
 pub mod cli;
 pub mod demo;
-pub mod inference;
 pub mod training;
 pub mod report;
-pub mod algorithms;
+pub mod inference;
 pub mod project;
 pub mod config;
+pub mod algorithms;
 pub mod data;
 pub mod augment;
 pub mod metrics;
+pub mod bounds;
+pub mod device;
+pub mod files;
 pub mod random;

@@ -15,6 +15,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{Invalid, Lower::From, Upper::Upto, range};
+
 use super::loss::{confidence, cross_entropy};
 use super::student::Student;
 use super::{Algorithm, Network, PseudoLabels, SslBatch, StepLoss, Targets};
@@ -34,6 +36,17 @@ pub struct FixMatchConfig {
 impl Default for FixMatchConfig {
     fn default() -> Self {
         Self { threshold: 0.95, unlabelled_weight: 1.0, hard_labels: true }
+    }
+}
+
+impl FixMatchConfig {
+    /// The threshold must be a probability, the weight not negative.
+    ///
+    /// # Errors
+    /// The first value that is neither.
+    pub fn check(&self) -> Result<(), Invalid> {
+        range("algorithm.fixmatch.threshold", self.threshold.into(), From(0.0), Upto(1.0))?;
+        range("algorithm.fixmatch.unlabelled_weight", self.unlabelled_weight.into(), From(0.0), Upto(f64::MAX))
     }
 }
 

@@ -18,6 +18,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upto, range};
+
 use super::loss::{confidence, cross_entropy, histogram};
 use super::student::{Strong, Student};
 use super::{
@@ -61,6 +63,23 @@ impl Default for FreeMatchConfig {
             use_quantile: false,
             clip_threshold: false,
         }
+    }
+}
+
+impl FreeMatchConfig {
+    /// λ below 1, weights not negative, a temperature above 0.
+    ///
+    /// # Errors
+    /// The first value that is not.
+    pub fn check(&self) -> Result<(), Invalid> {
+        range("algorithm.freematch.decay", self.decay.into(), From(0.0), Below(1.0))?;
+        range("algorithm.freematch.temperature", self.temperature.into(), Above(0.0), Upto(f64::MAX))?;
+        [
+            ("algorithm.freematch.unlabelled_weight", self.unlabelled_weight),
+            ("algorithm.freematch.fairness_weight", self.fairness_weight),
+        ]
+        .into_iter()
+        .try_for_each(|(key, weight)| range(key, weight.into(), From(0.0), Upto(f64::MAX)))
     }
 }
 

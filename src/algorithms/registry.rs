@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::Algorithm;
+use crate::bounds::Invalid;
 use super::{FixMatch, FixMatchConfig, FreeMatch, FreeMatchConfig, Supervised, SupervisedConfig};
 
 /// Generates the enum of names, the configuration section and the constructor from one table.
@@ -36,6 +37,15 @@ macro_rules! algorithms {
         }
 
         impl AlgorithmConfig {
+            /// Refuses hyper-parameters that make no sense, those of algorithms not chosen included.
+            ///
+            /// # Errors
+            /// The first such value.
+            pub fn check(&self) -> Result<(), Invalid> {
+                $(self.$key.check()?;)+
+                Ok(())
+            }
+
             /// The chosen algorithm in its initial state, for `classes` classes; its state lives on `device`.
             pub fn build(&self, classes: usize, device: &Device) -> Box<dyn Algorithm> {
                 match self.name {

@@ -3,12 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use super::loss::cross_entropy;
+use crate::bounds::Invalid;
+
 use super::{Algorithm, Network, SslBatch, StepLoss};
 
 /// Nothing to choose.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisedConfig {}
+
+impl SupervisedConfig {
+    /// Nothing can be wrong.
+    ///
+    /// # Errors
+    /// None.
+    pub fn check(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
 
 /// Mean cross-entropy of the labelled images; unlabelled images are not looked at.
 #[derive(Debug, Default)]

@@ -16,7 +16,6 @@
 
 mod error;
 mod layers;
-mod placeholder;
 mod resolve;
 mod schema;
 pub mod sections;
@@ -24,11 +23,11 @@ mod suggest;
 
 pub use error::{ConfigError, Origin};
 pub use layers::{Override, variable_name};
-pub use placeholder::{FixMatchConfig, FreeMatchConfig, SupervisedConfig, ViewConfig};
+pub use crate::bounds::Invalid;
 pub use resolve::{Document, Entry, Resolved, Sources, read_document, resolve};
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
-    AlgorithmChoice, AlgorithmName, Config, ConfigPath, DataConfig, Invalid, ModelConfig, OptimizerName,
+    Config, ConfigPath, DataConfig, ModelConfig, OptimizerName,
     Precision, RunConfig, SourceKind, Switch, TrainingConfig,
 };
 pub use suggest::nearest;
