@@ -36,11 +36,11 @@ pub const PRESETS: [&str; 10] = [
 impl ClassifierConfig {
     /// The network published under `name`, for `classes` classes.
     ///
-    /// `vit_*_patch2_32` and `vit_base_patch16_96` are USB's (mean of patches, stochastic depth 0.1 for tiny, else 0.2);
+    /// `vit_*_patch2_32` and `vit_base_patch16_96` are USB's (stochastic depth 0.1 for tiny, else 0.2);
     /// `vit_*_patch16_224` are timm's; `resnet18` and `resnet50` torchvision's; `resnet50_32` the latter with the stem
     /// for small images; `resnet8` (16, 32, 64 planes, a basic block each, same stem) trains on a CPU.
     pub fn preset(name: &str, classes: usize) -> Result<Self, ConfigError> {
-        let vit = |image_size, patch, dim: usize, drop_path, pooling| {
+        let vit = |image_size, patch, dim: usize, drop_path| {
             ClassifierConfig::Vit(VitConfig {
                 image_size,
                 patch,
@@ -49,14 +49,11 @@ impl ClassifierConfig {
                 heads: dim / 64,
                 mlp_ratio: 4.0,
                 drop_path,
-                pooling,
+                pooling: Pooling::ClassToken,
                 classes,
             })
         };
-        let usb = |image_size, patch, dim, drop_path| {
-            vit(image_size, patch, dim, drop_path, Pooling::MeanOfPatches)
-        };
-        let timm = |dim| vit(224, 16, dim, 0.0, Pooling::ClassToken);
+        let timm = |dim| vit(224, 16, dim, 0.0);
         let resnet = |image_size, stem, block, blocks: &[usize], planes| {
             let blocks = blocks.to_vec();
             ClassifierConfig::ResNet(ResNetConfig {
@@ -70,9 +67,9 @@ impl ClassifierConfig {
             })
         };
         let config = match name {
-            "vit_tiny_patch2_32" => usb(32, 2, 192, 0.1),
-            "vit_small_patch2_32" => usb(32, 2, 384, 0.2),
-            "vit_base_patch16_96" => usb(96, 16, 768, 0.2),
+            "vit_tiny_patch2_32" => vit(32, 2, 192, 0.1),
+            "vit_small_patch2_32" => vit(32, 2, 384, 0.2),
+            "vit_base_patch16_96" => vit(96, 16, 768, 0.2),
             "vit_tiny_patch16_224" => timm(192),
             "vit_small_patch16_224" => timm(384),
             "vit_base_patch16_224" => timm(768),

@@ -1,11 +1,10 @@
 //! The list of parameters, and how training treats each: depth for layer-wise learning rates, weight decay or not.
 
-use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
 use crate::classifier::Classifier;
 use crate::config::ClassifierConfig;
-use burn::module::Module;
 
 /// A parameter, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]

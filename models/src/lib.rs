@@ -24,6 +24,7 @@ mod groups;
 pub mod initial;
 pub mod layers;
 mod mode;
+pub mod pretrained;
 pub mod resnet;
 pub mod vit;
 mod weights;

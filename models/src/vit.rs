@@ -1,7 +1,7 @@
 //! Vision transformer: Dosovitskiy et al., arXiv:2010.11929, with timm's parameter names.
 //!
 //! `B` images, `T` patches, `D` values a token. Pre-norm blocks, exact GELU, a learned position table with one more row
-//! for the class token. The networks of USB (semilearn 0.3.2) differ from timm's only in [`Pooling`] and size.
+//! for the class token. The networks of USB (semilearn 0.3.2) differ from timm's in size only.
 
 use burn::Tensor;
 use burn::module::{Module, Param};
@@ -48,10 +48,10 @@ fn mlp_ratio() -> f64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
-    /// The normalised class token, as in the paper and in timm.
+    /// The normalised class token, as in the paper, in timm and in USB.
     #[default]
     ClassToken,
-    /// The mean of the normalised patch tokens, as in USB. The class token still takes part in attention.
+    /// The mean of the normalised patch tokens. The class token still takes part in attention.
     MeanOfPatches,
 }
 

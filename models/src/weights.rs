@@ -259,3 +259,81 @@ fn transposed(data: &TensorData) -> TensorData {
     let column = |c: usize| (0..rows).map(move |r| values[r * columns + c]);
     TensorData::new((0..columns).flat_map(column).collect::<Vec<f32>>(), [columns, rows])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClassifierConfig, Mode};
+    use burn::tensor::Device;
+
+    fn net(name: &str, seed: u64) -> Classifier {
+        let config = ClassifierConfig::preset(name, 5).expect("a preset");
+        config.init(seed, &Device::flex().autodiff()).expect("a valid preset")
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("harvest-models-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        folder
+    }
+
+    #[test]
+    fn files_bring_back_every_bit_and_keep_ids() {
+        let folder = folder("round-trip");
+        let path = folder.join("net.safetensors");
+        for name in ["resnet8", "vit_tiny_patch2_32"] {
+            let first = net(name, 1);
+            if name == "resnet8" {
+                let images = Tensor::ones([2, 3, 8, 8], &Device::flex());
+                first.detached().forward(images, Mode::train(0));
+            }
+            first.save_safetensors(&path).expect("writable");
+            let mut second = net(name, 2);
+            let ids: Vec<_> = second.parameters().into_iter().map(|p| (p.id, p.tracked)).collect();
+            assert_ne!(first.to_tensors(), second.to_tensors());
+            second.load_safetensors(&path).expect("its own file");
+            assert_eq!(first.to_tensors(), second.to_tensors());
+            assert_eq!(ids, second.parameters().into_iter().map(|p| (p.id, p.tracked)).collect::<Vec<_>>());
+            assert!(ids.iter().all(|(_, tracked)| *tracked));
+        }
+        std::fs::remove_dir_all(folder).expect("made above");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_changes_nothing() {
+        let mut net = net("resnet8", 1);
+        let good = net.to_tensors();
+        let mut load = |change: &dyn Fn(&mut NamedTensors)| {
+            let mut tensors = good.clone();
+            tensors.insert("fc.bias".into(), TensorData::new(vec![9f32; 5], [5]));
+            change(&mut tensors);
+            let error = net.load_tensors(&tensors).expect_err("does not fit").to_string();
+            assert_eq!(net.to_tensors(), good);
+            error
+        };
+        let missing = load(&|t| drop(t.remove("layer2.0.bn1.running_var")));
+        assert_eq!(missing, "`layer2.0.bn1.running_var` is missing");
+        let unexpected = load(&|t| drop(t.insert("layer4.0.conv1.weight".into(), good["fc.bias"].clone())));
+        assert_eq!(unexpected, "`layer4.0.conv1.weight` is not part of this model");
+        let shape = load(&|t| drop(t.insert("fc.weight".into(), good["fc.bias"].clone())));
+        assert_eq!(shape, "`fc.weight` has shape [5], the model needs [5, 64]");
+        let kind = load(&|t| drop(t.insert("fc.bias".into(), TensorData::new(vec![0i64; 5], [5]))));
+        assert_eq!(kind, "`fc.bias` holds I64, expected F32");
+    }
+
+    #[test]
+    fn damaged_and_absent_files_are_errors() {
+        let folder = folder("damaged");
+        let path = folder.join("net.safetensors");
+        assert!(matches!(read_safetensors(&path), Err(WeightsError::Read { .. })));
+        net("resnet8", 1).save_safetensors(&path).expect("writable");
+        let bytes = std::fs::read(&path).expect("just written");
+        for length in [0, 5, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).expect("writable");
+            assert!(matches!(read_safetensors(&path), Err(WeightsError::Format { .. })), "{length}");
+        }
+        let nowhere = folder.join("nowhere").join("net.safetensors");
+        assert!(matches!(net("resnet8", 1).save_safetensors(&nowhere), Err(WeightsError::Write { .. })));
+        std::fs::remove_dir_all(folder).expect("made above");
+    }
+}
