@@ -58,14 +58,18 @@ pub fn cuda_devices() -> Result<usize, String> {
     return Err("this program was built without the feature `cuda`".to_owned());
     #[cfg(feature = "cuda")]
     {
-        // Touching CUDA without its libraries panics deep inside; look for them first.
-        let loads = |name: &str| crate::device::library_is_there(name);
-        for library in ["libcuda.so.1", "libnvrtc.so"] {
-            if !loads(library) {
-                return Err(format!("the library {library} is not found"));
-            }
-        }
-        let found = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len();
+        // Touching CUDA where its libraries are missing panics deep inside; that is an answer, not a crash.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let found = std::panic::catch_unwind(|| {
+            Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len()
+        });
+        std::panic::set_hook(hook);
+        let found = found.map_err(|panic| {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            words.unwrap_or_else(|| "CUDA cannot be loaded".to_owned())
+        })?;
         if found == 0 { Err("the driver reports no device".to_owned()) } else { Ok(found) }
     }
 }

@@ -15,7 +15,7 @@ use super::session::{Scalars, Session, Setup};
 use crate::config::Config;
 use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
 use crate::metrics::Scores;
-use crate::report::{EventWriter, MetricsError, MetricsLog, Progress};
+use crate::report::{EventWriter, MetricsLog, MetricsLogError, Progress};
 
 /// What to train on what.
 pub struct Job<'a> {
@@ -81,7 +81,7 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     /// Logging.
     #[error("cannot log metrics")]
-    Metrics(#[from] MetricsError),
+    Metrics(#[from] MetricsLogError),
     /// TensorBoard events.
     #[error("cannot write TensorBoard events")]
     Events(#[source] std::io::Error),
