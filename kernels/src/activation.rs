@@ -12,13 +12,3 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn gelu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
 }
-
-/// `max(x, 0)`.
-pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    relu_reference(x)
-}
-
-/// [`relu`] in burn's operations.
-pub fn relu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::relu(x)
-}
