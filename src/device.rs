@@ -13,7 +13,9 @@ pub enum DeviceError {
         name: String,
     },
     /// The program lacks the feature.
-    #[error("this program was built without `cuda`; build it with `cargo build --release --features cuda`, or say --device cpu")]
+    #[error(
+        "this program was built without `cuda`; build it with `cargo build --release --features cuda`, or say --device cpu"
+    )]
     NotBuilt,
     /// No such GPU.
     #[error("there is no CUDA device {index} here: {reason}; `harvest doctor` tells more")]
@@ -61,9 +63,8 @@ pub fn cuda_devices() -> Result<usize, String> {
         // Touching CUDA where its libraries are missing panics deep inside; that is an answer, not a crash.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let found = std::panic::catch_unwind(|| {
-            Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len()
-        });
+        let found =
+            std::panic::catch_unwind(|| Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len());
         std::panic::set_hook(hook);
         let found = found.map_err(|panic| {
             let words = panic.downcast_ref::<String>().cloned();

@@ -127,7 +127,13 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
             let total = values(step.total.clone().inner());
             assert_close(&what("total_loss"), &total, &scalar("out/total_loss"), VALUE.0, VALUE.1);
             if let Some(pseudo) = &step.pseudo_labels {
-                assert_close(&what("unsup_loss"), &loss("unsup"), &scalar("out/unsup_loss"), VALUE.0, VALUE.1);
+                assert_close(
+                    &what("unsup_loss"),
+                    &loss("unsup"),
+                    &scalar("out/unsup_loss"),
+                    VALUE.0,
+                    VALUE.1,
+                );
                 assert_eq!(values(pseudo.mask.clone()), scalar("out/mask"), "{}", what("mask"));
                 let threshold = values(pseudo.threshold.clone());
                 assert_close(&what("threshold"), &threshold, &scalar("out/threshold"), VALUE.0, VALUE.1);
@@ -139,7 +145,13 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
                     }
                     Targets::Soft(found) => {
                         let expected = vectors.floats_at(&label, t);
-                        assert_close(&what("pseudo_label"), &values(found.clone()), &expected, VALUE.0, VALUE.1);
+                        assert_close(
+                            &what("pseudo_label"),
+                            &values(found.clone()),
+                            &expected,
+                            VALUE.0,
+                            VALUE.1,
+                        );
                     }
                 }
             }
@@ -154,8 +166,9 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
                     continue;
                 }
                 let expected = scalar(part);
-                let found =
-                    leaf.grad(&gradients).map_or_else(|| vec![0.0; expected.len()], |gradient| values(gradient));
+                let found = leaf
+                    .grad(&gradients)
+                    .map_or_else(|| vec![0.0; expected.len()], |gradient| values(gradient));
                 assert_close(&what(part), &found, &expected, GRADIENT.0, GRADIENT.1);
             }
             if let Some(gradient) = weak.grad(&gradients).filter(|_| algorithm.needs_unlabelled()) {
@@ -191,7 +204,13 @@ fn check_state(vectors: &Vectors, case: &str, t: usize, algorithm: &dyn Algorith
         let name = format!("{case}/state/{theirs}");
         if vectors.has(&name) {
             let found: Vec<f32> = state[ours].iter::<f32>().collect();
-            assert_close(&format!("{name} after {t}"), &found, &vectors.floats_at(&name, t), VALUE.0, VALUE.1);
+            assert_close(
+                &format!("{name} after {t}"),
+                &found,
+                &vectors.floats_at(&name, t),
+                VALUE.0,
+                VALUE.1,
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::Device;
-use burn::tensor::activation::relu;
+use harvest_kernels::channel_affine;
 
 use crate::initial::{Initialiser, Start};
 use crate::mode::{Mode, leave};
@@ -79,22 +79,6 @@ impl BatchNorm {
         let copy = self.running.lock().clone();
         self.running = RunningStatistics(Arc::new(Mutex::new(copy)));
     }
-}
-
-/// `x · scale + shift` for each channel, plus `residual`, through ReLU if `rectify`.
-fn channel_affine(
-    x: Tensor<4>,
-    scale: Tensor<1>,
-    shift: Tensor<1>,
-    residual: Option<Tensor<4>>,
-    rectify: bool,
-) -> Tensor<4> {
-    let channels = x.dims()[1];
-    let mut y = x * scale.reshape([1, channels, 1, 1]) + shift.reshape([1, channels, 1, 1]);
-    if let Some(residual) = residual {
-        y = y + residual;
-    }
-    if rectify { relu(y) } else { y }
 }
 
 /// Running mean and variance of one normalisation, behind a handle that clones share. Off autodiff.

@@ -11,8 +11,8 @@
 //! `L_u` averages over all `U` images, dropped ones included. Soft labels are `q_b` as it is, without the temperature
 //! of the paper's section 4.3: the established implementation ignores it too, so published numbers hold.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Upto, range};
@@ -46,7 +46,12 @@ impl FixMatchConfig {
     /// The first value that is neither.
     pub fn check(&self) -> Result<(), Invalid> {
         range("algorithm.fixmatch.threshold", self.threshold.into(), From(0.0), Upto(1.0))?;
-        range("algorithm.fixmatch.unlabelled_weight", self.unlabelled_weight.into(), From(0.0), Upto(f64::MAX))
+        range(
+            "algorithm.fixmatch.unlabelled_weight",
+            self.unlabelled_weight.into(),
+            From(0.0),
+            Upto(f64::MAX),
+        )
     }
 }
 

@@ -115,9 +115,8 @@ impl FreeMatch {
     /// Moves the three averages by the weak probabilities `[U, C]` of a step.
     fn update(&mut self, probabilities: &Tensor<2>) {
         let decay = self.config.decay;
-        let average = |old: &Tensor<1>, new: Tensor<1>| {
-            old.clone().mul_scalar(decay) + new.mul_scalar(1.0 - decay)
-        };
+        let average =
+            |old: &Tensor<1>, new: Tensor<1>| old.clone().mul_scalar(decay) + new.mul_scalar(1.0 - decay);
         let (confidence, class) = confidence(probabilities);
         let rows = histogram(class, confidence.ones_like(), self.classes());
         let level = if self.config.use_quantile { quantile(confidence, QUANTILE) } else { confidence.mean() };
@@ -161,8 +160,8 @@ impl FreeMatch {
 
         let (_, class) = confidence(&probabilities.clone().inner());
         let predicted = histogram(class, kept.clone(), classes);
-        let mean = (probabilities * kept.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0)
-            / (count + none.clone());
+        let mean =
+            (probabilities * kept.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0) / (count + none.clone());
 
         let expected = self.class_expectation.clone() * reciprocal_or_zero(self.label_histogram.clone());
         let expected = expected.clone() / expected.sum();
@@ -219,8 +218,7 @@ impl Algorithm for FreeMatch {
         let expectation = take_vector(&mut state, name, "class_expectation", classes, &device)?;
         let labels = take_vector(&mut state, name, "label_histogram", classes, &device)?;
         nothing_left(state, name)?;
-        (self.global_threshold, self.class_expectation, self.label_histogram) =
-            (global, expectation, labels);
+        (self.global_threshold, self.class_expectation, self.label_histogram) = (global, expectation, labels);
         Ok(())
     }
 }

@@ -191,8 +191,7 @@ fn take_vector(
     length: usize,
     device: &burn::tensor::Device,
 ) -> Result<Tensor<1>, StateError> {
-    let data =
-        state.remove(name).ok_or_else(|| StateError::Missing { algorithm, name: name.to_owned() })?;
+    let data = state.remove(name).ok_or_else(|| StateError::Missing { algorithm, name: name.to_owned() })?;
     let found = data.shape().to_vec();
     if found != [length] {
         return Err(StateError::Shape { algorithm, name: name.to_owned(), found, expected: vec![length] });

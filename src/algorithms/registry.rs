@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::Algorithm;
-use crate::bounds::Invalid;
 use super::{FixMatch, FixMatchConfig, FreeMatch, FreeMatchConfig, Supervised, SupervisedConfig};
+use crate::bounds::Invalid;
 
 /// Generates the enum of names, the configuration section and the constructor from one table.
 macro_rules! algorithms {

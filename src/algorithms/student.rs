@@ -41,8 +41,7 @@ impl Student {
         let Some(rows) = rows else {
             let all = batch.strong_rows().collect::<Vec<_>>();
             let (labelled, logits) = joint(network, batch, batch.strong.clone(), &all);
-            let strong =
-                Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
+            let strong = Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
             return Self { labelled, strong: Some(strong), unlabelled };
         };
         if rows.is_empty() {
@@ -86,9 +85,8 @@ fn joint(network: &dyn Network, batch: &SslBatch, strong: Tensor<4>, rows: &[u64
 /// Kept rows in order, padded with masked rows to a multiple of an eighth of the batch. Reads the mask to the host.
 fn rows_to_compute(mask: &Tensor<1>) -> Vec<i32> {
     let mask: Vec<bool> = mask.to_data().iter::<f32>().map(|weight| weight != 0.0).collect();
-    let rows = |kept: bool| {
-        mask.iter().enumerate().filter(move |(_, k)| **k == kept).map(|(row, _)| row as i32)
-    };
+    let rows =
+        |kept: bool| mask.iter().enumerate().filter(move |(_, k)| **k == kept).map(|(row, _)| row as i32);
     let kept = rows(true).count();
     let step = mask.len().div_ceil(SIZES).max(1);
     let size = kept.next_multiple_of(step).min(mask.len());

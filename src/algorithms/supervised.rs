@@ -38,10 +38,6 @@ impl Algorithm for Supervised {
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
         let rows = batch.labelled_rows().collect::<Vec<_>>();
         let loss = cross_entropy(network.student(batch.labelled.clone(), &rows), batch.labels.clone());
-        StepLoss {
-            scalars: vec![("sup", loss.clone().inner())],
-            total: loss,
-            pseudo_labels: None,
-        }
+        StepLoss { scalars: vec![("sup", loss.clone().inner())], total: loss, pseudo_labels: None }
     }
 }

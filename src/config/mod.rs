@@ -21,14 +21,14 @@ mod schema;
 pub mod sections;
 mod suggest;
 
+pub use crate::bounds::Invalid;
 pub use error::{ConfigError, Origin};
 pub use layers::{Override, variable_name};
-pub use crate::bounds::Invalid;
 pub use resolve::{Document, Entry, Resolved, Sources, read_document, resolve};
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
-    Config, ConfigPath, DataConfig, ModelConfig, OptimizerName,
-    Precision, RunConfig, SourceKind, Switch, TrainingConfig,
+    Config, ConfigPath, DataConfig, ModelConfig, OptimizerName, Precision, RunConfig, SourceKind, Switch,
+    TrainingConfig,
 };
 pub use suggest::nearest;
 

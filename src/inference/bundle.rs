@@ -58,7 +58,9 @@ pub struct Bundle {
 #[non_exhaustive]
 pub enum BundleError {
     /// It is not there, or not readable.
-    #[error("`{path}` holds no model bundle (no readable {CONFIG}); name the folder `bundle` of a finished run")]
+    #[error(
+        "`{path}` holds no model bundle (no readable {CONFIG}); name the folder `bundle` of a finished run"
+    )]
     Missing {
         /// The folder.
         path: PathBuf,

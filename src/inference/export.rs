@@ -26,11 +26,7 @@ pub struct LabelledImage {
 ///
 /// # Errors
 /// If the file cannot be written; what was there before is untouched.
-pub fn write_labels_csv(
-    file: &Path,
-    images: &[LabelledImage],
-    classes: &[String],
-) -> Result<(), WriteError> {
+pub fn write_labels_csv(file: &Path, images: &[LabelledImage], classes: &[String]) -> Result<(), WriteError> {
     write_with(file, |out| {
         let mut csv = csv::Writer::from_writer(out);
         csv.write_record(["path", "class", "confidence", "by"])?;

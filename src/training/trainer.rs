@@ -60,7 +60,9 @@ pub enum TrainError {
         step: u64,
     },
     /// The loss is no longer a number.
-    #[error("the loss became {loss} in step {step}; try a lower `training.lr` or a longer `training.warmup_steps`")]
+    #[error(
+        "the loss became {loss} in step {step}; try a lower `training.lr` or a longer `training.warmup_steps`"
+    )]
     Diverged {
         /// The step, from 0.
         step: u64,

@@ -7,10 +7,8 @@ use safetensors::tensor::Dtype;
 
 /// The folder of reference numbers: `HARVEST_REFERENCE`, else the one that ships with the tests.
 pub fn reference(file: &str) -> PathBuf {
-    let folder = std::env::var_os("HARVEST_REFERENCE").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("HARVEST_REFERENCE")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference"), PathBuf::from);
     folder.join(file)
 }
 
