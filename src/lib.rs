@@ -14,3 +14,4 @@ pub mod data;
 pub mod augment;
 pub mod metrics;
 pub mod random;
+pub mod files;

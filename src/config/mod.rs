@@ -23,9 +23,9 @@ pub mod sections;
 mod suggest;
 
 pub use error::{ConfigError, Origin};
-pub use layers::{Override, variable_name};
+pub use layers::{Override, Tables, variable_name};
 pub use placeholder::{FixMatchConfig, FreeMatchConfig, SupervisedConfig, ViewConfig};
-pub use resolve::{Document, Entry, Resolved, Sources, read_document, resolve};
+pub use resolve::{Document, Entry, PROJECT_TABLES, Resolved, Sources, read_document, resolve};
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
     AlgorithmChoice, AlgorithmName, Config, ConfigPath, DataConfig, Invalid, ModelConfig, OptimizerName,
