@@ -1,6 +1,13 @@
 //! HARVEST: from a folder of unlabelled images and a few labels to a trained image classifier.
 //!
-//! The rooms, from the program's edge inwards; a module may use only those below it.
+//! The rooms, from the program's edge inwards; each uses only those below it:
+//!
+//! ```text
+//! cli → demo, bench → training → report → inference → project → config → algorithms → data → augment
+//!     → metrics, device, random, bounds, files
+//! ```
+//!
+//! Beside them stand the crates `harvest-models` (networks) and `harvest-kernels` (fused operations).
 
 pub mod algorithms;
 pub mod augment;

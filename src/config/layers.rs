@@ -43,11 +43,32 @@ impl Override {
     }
 }
 
-/// Reads a file; top-level tables in `foreign` belong to another room and are passed over.
-pub(super) fn read_file(schema: &Schema, path: &Path, foreign: &[&str]) -> Result<Values, ConfigError> {
+/// Which top-level tables of a file to read; the others belong to another room.
+#[derive(Debug, Clone, Copy)]
+pub enum Tables<'a> {
+    /// Every one.
+    All,
+    /// All but these.
+    Except(&'a [&'a str]),
+    /// These alone.
+    Only(&'a [&'a str]),
+}
+
+impl Tables<'_> {
+    fn passes_over(self, name: &str) -> bool {
+        match self {
+            Self::All => false,
+            Self::Except(names) => names.contains(&name),
+            Self::Only(names) => !names.contains(&name),
+        }
+    }
+}
+
+/// Reads a file.
+pub(super) fn read_file(schema: &Schema, path: &Path, tables: Tables<'_>) -> Result<Values, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-    read_text(schema, &text, path, foreign)
+    read_text(schema, &text, path, tables)
 }
 
 /// Reads the text of a file; relative paths in it are taken from the folder of `path`.
@@ -55,7 +76,7 @@ pub(super) fn read_text(
     schema: &Schema,
     text: &str,
     path: &Path,
-    foreign: &[&str],
+    tables: Tables<'_>,
 ) -> Result<Values, ConfigError> {
     let place = |offset: usize| Origin::File {
         path: path.to_path_buf(),
@@ -75,12 +96,19 @@ pub(super) fn read_text(
         values: Values::new(),
     };
     for (key, value) in spans.get_ref() {
-        if foreign.contains(&key.get_ref().as_ref()) {
+        if tables.passes_over(key.get_ref()) {
             continue;
         }
         let name = key.get_ref().to_string();
         if let Some(whole) = values.get(name.as_str()) {
-            reader.read(name, key.span().start, value.get_ref(), whole)?;
+            let known = |error| match (error, tables) {
+                (ConfigError::UnknownKey { origin, key, hint: None }, Tables::Except(others)) => {
+                    let hint = suggest::nearest(&key, others.iter().copied()).map(str::to_string);
+                    ConfigError::UnknownKey { origin, key, hint }
+                }
+                (error, _) => error,
+            };
+            reader.read(name, key.span().start, value.get_ref(), whole).map_err(known)?;
         }
     }
     Ok(reader.values)

@@ -23,8 +23,8 @@ mod suggest;
 
 pub use crate::bounds::Invalid;
 pub use error::{ConfigError, Origin};
-pub use layers::{Override, variable_name};
-pub use resolve::{Document, Entry, Resolved, Sources, read_document, resolve};
+pub use layers::{Override, Tables, variable_name};
+pub use resolve::{Document, Entry, PROJECT_TABLES, Resolved, Sources, read_document, resolve};
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
     Config, ConfigPath, DataConfig, ModelConfig, OptimizerName, Precision, RunConfig, SourceKind, Switch,

@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
-use super::layers::{Override, Values, read_environment, read_file, read_overrides};
+use super::layers::{Override, Tables, Values, read_environment, read_file, read_overrides};
 use super::schema::{Kind, Schema};
 use super::sections::Config;
 use crate::bounds::Invalid;
 
 /// Tables of a project's file that are not configuration.
-const PROJECT_TABLES: [&str; 2] = ["project", "classes"];
+pub const PROJECT_TABLES: [&str; 2] = ["project", "classes"];
 
 /// Where the layers are to be found. Empty by default: nothing but the built-in values.
 #[derive(Debug, Clone, Default)]
@@ -58,16 +58,16 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
     let schema = Schema::of::<Config>();
     let mut values = Values::new();
     for path in [&sources.site, &sources.user].into_iter().flatten() {
-        match read_file(&schema, path, &[]) {
+        match read_file(&schema, path, Tables::All) {
             Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
             layer => values.extend(layer?),
         }
     }
     if let Some(path) = &sources.project {
-        values.extend(read_file(&schema, path, &PROJECT_TABLES)?);
+        values.extend(read_file(&schema, path, Tables::Except(&PROJECT_TABLES))?);
     }
     if let Some(path) = &sources.recipe {
-        values.extend(read_file(&schema, path, &[])?);
+        values.extend(read_file(&schema, path, Tables::All)?);
     }
     values.extend(read_environment(&schema, &sources.environment)?);
     values.extend(read_overrides(&schema, &sources.overrides)?);
@@ -80,14 +80,13 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
 /// The configuration of a run.
 pub type Resolved = Document<Config>;
 
-/// Reads a file that holds a `T`, with the same checks and messages as a layer; top-level tables in `foreign` are
-/// passed over.
+/// Reads the file that holds a `T` in some of its tables, with the same checks and messages as a layer.
 pub fn read_document<T: DeserializeOwned + Serialize>(
     path: &Path,
-    foreign: &[&str],
+    tables: Tables<'_>,
 ) -> Result<Document<T>, ConfigError> {
     let schema = Schema::of::<T>();
-    let values = read_file(&schema, path, foreign)?;
+    let values = read_file(&schema, path, tables)?;
     Document::build(schema, values)
 }
 
