@@ -13,6 +13,7 @@ mod layer_norm;
 mod linear;
 mod norm;
 mod optimizer;
+mod residual;
 
 pub use activation::{relu, relu_reference};
 pub use attention::{attention, attention_reference};
@@ -22,3 +23,4 @@ pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
 pub use norm::{batch_norm_train, batch_norm_train_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use residual::{residual, residual_reference};
