@@ -216,8 +216,8 @@ fn main() {
         optimizer("adamw", seconds, true);
         optimizer("adamw reference", seconds, false);
     }
-    if wanted("step") {
-        step("step of 12 blocks", seconds * 5.0, true);
+    if wanted("fused step") {
+        step("fused step of 12 blocks", seconds * 5.0, true);
     }
     if wanted("reference step") {
         step("reference step of 12 blocks", seconds * 5.0, false);

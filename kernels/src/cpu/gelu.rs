@@ -17,9 +17,9 @@ fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     let z = x.abs();
     let bell = exp::<FMA>(-0.5 * z * z);
     let t = 1.0 / mul_add::<FMA>(0.3, z, 1.0);
-    let mut ratio = 0.034_930_638;
+    let mut ratio = 0.034_930_64;
     for c in
-        [-0.152_475_33, 0.194_525_19, -0.038_242_77, 0.117_075_495, 0.104_813_336, 0.119_639_64, 0.119_733_82]
+        [-0.152_475_33, 0.194_525_2, -0.038_242_77, 0.117_075_495, 0.104_813_34, 0.119_639_64, 0.119_733_82]
     {
         ratio = mul_add::<FMA>(ratio, t, c);
     }
@@ -39,7 +39,7 @@ multiversion! {
 multiversion! {
     /// `gradient ← gradient · (Φ(x) + x φ(x))`.
     pub(super) fn gelu_gradients<FMA>(x: &[f32], gradient: &mut [f32]) {
-        const PEAK: f32 = 0.398_942_28; // 1/√(2π)
+        const PEAK: f32 = 0.398_942_3; // 1/√(2π)
         for (&x, gradient) in x.iter().zip(gradient) {
             let (below, bell) = normal::<FMA>(x);
             *gradient *= mul_add::<FMA>(x, PEAK * bell, below);
