@@ -22,6 +22,7 @@ mod layer_norm;
 mod linear;
 mod optimizer;
 mod rectify;
+mod residual;
 
 pub use attention::{attention, attention_reference};
 pub use batch_norm::{batch_norm_train, batch_norm_train_reference};
@@ -32,3 +33,4 @@ pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};
 pub use rectify::{relu, relu_reference};
+pub use residual::{residual, residual_reference};
