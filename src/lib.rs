@@ -2,16 +2,18 @@
 //!
 //! The rooms, from the program's edge inwards; a module may use only those below it.
 
-pub mod cli;
-pub mod demo;
-pub mod inference;
-pub mod training;
-pub mod report;
 pub mod algorithms;
-pub mod project;
+pub mod augment;
+pub mod bounds;
+pub mod cli;
 pub mod config;
 pub mod data;
-pub mod augment;
-pub mod metrics;
-pub mod random;
+pub mod demo;
+pub mod device;
 pub mod files;
+pub mod inference;
+pub mod metrics;
+pub mod project;
+pub mod random;
+pub mod report;
+pub mod training;

@@ -1,8 +1,22 @@
 //! Two-dimensional convolution.
+//!
+//! On the CPU backend in `f32` the work is done by the crate's own loops (`conv_cpu`), elsewhere by burn's `conv2d`.
 
 use burn::Tensor;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
+use burn_flex::FlexTensor;
+
+use crate::conv_cpu;
+use crate::conv_flex::{dims, flex_f32, values};
+use crate::conv_lanes::Level;
+use crate::conv_layout::{Layout, Shape};
+use crate::conv_memory::tensor;
 
 /// Convolution of `x` `[batch, in, height, width]` with `weight` `[out, in, kh, kw]`, the same stride and zero padding
 /// on both axes, no dilation, no groups.
@@ -13,7 +27,22 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Tensor<4> {
-    conv2d_reference(x, weight, bias, stride, padding)
+    let ([batch, channels, height, width], [outputs, inputs, kh, kw]) = (x.dims(), weight.dims());
+    let shape = Shape { batch, channels, height, width, outputs, kernel: [kh, kw], stride, padding };
+    let fast = flex_f32(&x)
+        && flex_f32(&weight)
+        && bias.as_ref().is_none_or(|bias| flex_f32(bias) && bias.dims() == [outputs])
+        && channels == inputs
+        && Layout::new(shape).is_some();
+    if !fast {
+        // Also where the shapes do not fit: burn says what is wrong with them.
+        return conv2d_reference(x, weight, bias, stride, padding);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        None => Dispatch::convolve(x, weight, stride, padding),
+        Some(bias) => Dispatch::convolve_with_bias(x, weight, bias.into_dispatch(), stride, padding),
+    })
 }
 
 /// [`conv2d`] in burn's operations.
@@ -25,4 +54,286 @@ pub fn conv2d_reference(
     padding: usize,
 ) -> Tensor<4> {
     module::conv2d(x, weight, bias, ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1))
+}
+
+/// The operation as burn's dispatch sees it. Only the CPU backend is listed: [`conv2d`] sends nothing else here.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait Convolve: Backend {
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self>;
+    fn convolve_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self>;
+}
+
+fn layout(x: &FlexTensor, weight: &FlexTensor, stride: usize, padding: usize) -> Layout {
+    let ([batch, channels, height, width], [outputs, _, kh, kw]) = (dims(x), dims(weight));
+    let shape = Shape { batch, channels, height, width, outputs, kernel: [kh, kw], stride, padding };
+    Layout::new(shape).expect("checked before dispatch")
+}
+
+fn forward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    stride: usize,
+    padding: usize,
+) -> FlexTensor {
+    let layout = layout(x, weight, stride, padding);
+    let [oh, ow] = layout.output;
+    let bias = bias.map(FlexTensor::to_contiguous);
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let y =
+        conv_cpu::forward(Level::detect(), &layout, values(&x), values(&weight), bias.as_ref().map(values));
+    tensor(y, [layout.shape.batch, layout.shape.outputs, oh, ow])
+}
+
+impl Convolve for Flex {
+    fn convolve(x: FlexTensor, weight: FlexTensor, stride: usize, padding: usize) -> FlexTensor {
+        forward(&x, &weight, None, stride, padding)
+    }
+
+    fn convolve_with_bias(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        stride: usize,
+        padding: usize,
+    ) -> FlexTensor {
+        forward(&x, &weight, Some(&bias), stride, padding)
+    }
+}
+
+/// The backward step, with (`N` = 3) or without (`N` = 2) a bias.
+#[derive(Debug)]
+struct ConvolveBackward;
+
+#[derive(Debug, Clone)]
+struct ConvolveState {
+    x: FlexTensor,
+    weight: FlexTensor,
+    stride: usize,
+    padding: usize,
+}
+
+impl<const N: usize> Backward<Flex, N> for ConvolveBackward {
+    type State = ConvolveState;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let ConvolveState { x, weight, stride, padding } = ops.state;
+        let layout = layout(&x, &weight, stride, padding);
+        let wanted = [ops.parents[0].is_some(), ops.parents[1].is_some()];
+        let (x_shape, weight_shape): ([usize; 4], [usize; 4]) = (dims(&x), dims(&weight));
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let found =
+            conv_cpu::backward(Level::detect(), &layout, values(&x), values(&weight), values(&dy), wanted);
+        if let (Some(node), Some(dx)) = (&ops.parents[0], found.image) {
+            grads.register::<Flex>(node.id, tensor(dx, x_shape));
+        }
+        if let (Some(node), Some(dw)) = (&ops.parents[1], found.weight) {
+            grads.register::<Flex>(node.id, tensor(dw, weight_shape));
+        }
+        if let Some(Some(node)) = ops.parents.get(2) {
+            let db = conv_cpu::bias_gradient(&layout, values(&dy));
+            grads.register::<Flex>(node.id, tensor(db, [layout.shape.outputs]));
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> Convolve for Autodiff<Flex, C> {
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        let prepared = ConvolveBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let y = forward(&x, &weight, None, stride, padding);
+        match prepared {
+            OpsKind::Tracked(prepared) => prepared.finish(ConvolveState { x, weight, stride, padding }, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn convolve_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        stride: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let prepared = ConvolveBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        let y = forward(&x, &weight, Some(&bias), stride, padding);
+        match prepared {
+            OpsKind::Tracked(prepared) => prepared.finish(ConvolveState { x, weight, stride, padding }, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use burn::tensor::{Distribution, Tolerance};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Output and the gradients of image, weight and bias for a weighted sum of the output.
+    fn run(
+        conv: impl Fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, usize, usize) -> Tensor<4>,
+        shape: Shape,
+        bias: bool,
+        [x, weight]: [&Tensor<4>; 2],
+    ) -> Vec<Vec<f32>> {
+        let bias = bias.then(|| (Tensor::<1>::ones([shape.outputs], &x.device()) * 0.5).require_grad());
+        let (x, weight) = (x.clone().require_grad(), weight.clone().require_grad());
+        let y = conv(x.clone(), weight.clone(), bias.clone(), shape.stride, shape.padding);
+        // A gradient that differs from place to place.
+        let count = y.shape().num_elements() as i64;
+        let slope = Tensor::<1, burn::tensor::Int>::arange(0..count, &x.device()).float();
+        let slope = ((slope * 0.37).sin() + 0.2).reshape(y.dims());
+        let grads = (y.clone() * slope).sum().backward();
+        let mut all = vec![y.into_data(), x.grad(&grads).expect("tracked").into_data()];
+        all.push(weight.grad(&grads).expect("tracked").into_data());
+        all.extend(bias.map(|bias| bias.grad(&grads).expect("tracked").into_data()));
+        all.into_iter().map(|data| data.try_to_vec::<f32>().expect("f32")).collect()
+    }
+
+    fn operands(shape: Shape) -> [Tensor<4>; 2] {
+        let device = Device::flex().autodiff();
+        let wide = Distribution::Uniform(-1.0, 1.0);
+        let [kh, kw] = shape.kernel;
+        [
+            Tensor::random([shape.batch, shape.channels, shape.height, shape.width], wide, &device),
+            Tensor::random([shape.outputs, shape.channels, kh, kw], wide, &device),
+        ]
+    }
+
+    fn close(name: &str, found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        // f32 sums of up to a few thousand terms of size one, in different orders.
+        let scale = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+        for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+            assert!((f - e).abs() <= 2e-5 * scale, "{name}[{i}]: {f} instead of {e}");
+        }
+    }
+
+    fn agrees(shape: Shape, bias: bool) {
+        let [x, weight] = operands(shape);
+        let found = run(conv2d, shape, bias, [&x, &weight]);
+        let expected = run(conv2d_reference, shape, bias, [&x, &weight]);
+        for (name, (found, expected)) in
+            ["y", "dx", "dweight", "dbias"].iter().zip(found.iter().zip(&expected))
+        {
+            close(&format!("{shape:?} {name}"), found, expected);
+        }
+    }
+
+    fn shape(image: [usize; 4], outputs: usize, kernel: [usize; 2], stride: usize, padding: usize) -> Shape {
+        let [batch, channels, height, width] = image;
+        Shape { batch, channels, height, width, outputs, kernel, stride, padding }
+    }
+
+    #[test]
+    fn agrees_with_burn_on_the_shapes_of_real_networks() {
+        agrees(shape([5, 3, 28, 28], 16, [3, 3], 1, 1), false);
+        agrees(shape([19, 16, 14, 14], 32, [3, 3], 2, 1), false);
+        agrees(shape([18, 32, 7, 7], 64, [3, 3], 1, 1), false);
+        agrees(shape([3, 16, 28, 28], 32, [1, 1], 2, 0), false);
+        agrees(shape([2, 3, 33, 35], 20, [7, 7], 2, 3), true);
+        agrees(shape([2, 3, 32, 32], 24, [2, 2], 2, 0), true);
+        agrees(shape([1, 3, 48, 32], 40, [16, 16], 16, 0), true);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn agrees_with_burn_on_any_shape(
+            (batch, channels, outputs) in (1usize..4, 1usize..6, 1usize..11),
+            (height, width) in (1usize..20, 1usize..20),
+            (kh, kw) in (1usize..6, 1usize..6),
+            (stride, padding) in (1usize..5, 0usize..4),
+            bias in any::<bool>(),
+        ) {
+            let shape = shape([batch, channels, height, width], outputs, [kh, kw], stride, padding);
+            prop_assume!(shape.output().is_some());
+            agrees(shape, bias);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_agrees() {
+        let shape = shape([3, 5, 9, 11], 9, [3, 2], 2, 1);
+        let layout = Layout::new(shape).expect("the kernel fits");
+        let wave = |n: usize, step: f32| (0..n).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+        let x = wave(3 * 5 * 9 * 11, 0.3);
+        let weight = wave(9 * 5 * 3 * 2, 0.7);
+        let dy = wave(3 * 9 * layout.output[0] * layout.output[1], 1.1);
+        let run = |level| {
+            let found = conv_cpu::backward(level, &layout, &x, &weight, &dy, [true, true]);
+            let y = conv_cpu::forward(level, &layout, &x, &weight, None);
+            [Some(y), found.image, found.weight].map(|values| values.expect("wanted"))
+        };
+        let expected = run(Level::Portable);
+        for level in Level::available() {
+            for (found, expected) in run(level).iter().zip(&expected) {
+                close(&format!("{level:?}"), found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        for shape in [shape([37, 6, 7, 7], 10, [3, 3], 1, 1), shape([1, 6, 15, 15], 40, [3, 3], 2, 1)] {
+            let [x, weight] = operands(shape);
+            let with = |threads: usize| {
+                let pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+                pool.install(|| run(conv2d, shape, true, [&x, &weight]))
+            };
+            let one = with(1);
+            assert_eq!(one, with(2));
+            assert_eq!(one, with(5));
+        }
+    }
+
+    #[test]
+    fn an_untracked_image_gets_no_gradient_and_the_weight_still_does() {
+        let shape = shape([2, 3, 8, 8], 4, [3, 3], 1, 1);
+        let [x, weight] = operands(shape);
+        let weight = weight.require_grad();
+        let grads = conv2d(x.clone(), weight.clone(), None, 1, 1).sum().backward();
+        assert!(x.grad(&grads).is_none());
+        let expected = conv2d_reference(x, weight.clone(), None, 1, 1).sum().backward();
+        let expected = weight.grad(&expected).expect("tracked").into_data();
+        weight
+            .grad(&grads)
+            .expect("tracked")
+            .into_data()
+            .assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-4, 1e-4));
+    }
+
+    #[test]
+    fn views_and_other_types_take_the_right_path() {
+        let device = Device::flex();
+        let x = Tensor::<4>::random([2, 8, 9, 3], Distribution::Uniform(-1.0, 1.0), &device)
+            .permute([0, 3, 1, 2]);
+        let weight = Tensor::<4>::random([4, 3, 3, 3], Distribution::Uniform(-1.0, 1.0), &device);
+        let found = conv2d(x.clone(), weight.clone(), None, 1, 1).into_data();
+        let expected = conv2d_reference(x, weight, None, 1, 1).into_data();
+        found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-5, 1e-5));
+    }
 }

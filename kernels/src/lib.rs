@@ -4,16 +4,31 @@
 //! `name_reference`, the same mathematics in burn's own operations. The reference is the contract: tests hold the
 //! fused version to it, forward and backward.
 
-mod activation;
 mod attention;
+mod batch_norm;
+mod channel_affine;
+mod channel_cpu;
+mod channel_loops;
 mod conv;
+mod conv_cpu;
+mod conv_flex;
+mod conv_lanes;
+mod conv_layout;
+mod conv_memory;
+mod conv_widest;
+mod cpu;
+mod gelu;
+mod layer_norm;
 mod linear;
-mod norm;
 mod optimizer;
+mod rectify;
 
-pub use activation::{gelu, gelu_reference, relu, relu_reference};
 pub use attention::{attention, attention_reference};
+pub use batch_norm::{batch_norm_train, batch_norm_train_reference};
+pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use conv::{conv2d, conv2d_reference};
+pub use gelu::{gelu, gelu_reference};
+pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
-pub use norm::{batch_norm_train, batch_norm_train_reference, layer_norm, layer_norm_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use rectify::{relu, relu_reference};

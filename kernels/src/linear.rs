@@ -1,10 +1,30 @@
 //! Affine maps.
 
-use burn::Tensor;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::{Autodiff, NodeId};
+use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+
+use crate::cpu::{self, serves};
 
 /// `x W + b`: `x` is `[.., in]`, `weight` `[in, out]` (burn's layout), `bias` `[out]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    linear_reference(x, weight, bias)
+    let [d_in, d_out] = weight.dims();
+    assert_eq!(x.dims()[D - 1], d_in, "linear: x {:?}, weight {:?}", x.dims(), weight.dims());
+    if let Some(bias) = &bias {
+        assert_eq!(bias.dims(), [d_out], "linear: bias {:?}, weight {:?}", bias.dims(), weight.dims());
+    }
+    if !(serves(&x) && serves(&weight) && bias.as_ref().is_none_or(serves)) {
+        return linear_reference(x, weight, bias);
+    }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::linear_forward(x, weight, bias.into_dispatch()),
+        None => Dispatch::product_forward(x, weight),
+    })
 }
 
 /// [`linear`] in burn's operations.
@@ -23,4 +43,179 @@ pub fn linear_reference<const D: usize>(
     let mut shape = dims;
     shape[D - 1] = d_out;
     out.reshape(shape)
+}
+
+/// The operation on the CPU backend and in its graph; other backends never get here.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait LinearOps: Backend {
+    /// See [`linear`].
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+    /// [`linear`] without a bias.
+    fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl LinearOps for Flex {
+    fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        cpu::linear::forward(x, weight, Some(bias))
+    }
+
+    fn product_forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        cpu::linear::forward(x, weight, None)
+    }
+}
+
+impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                // `x` serves the weight's gradient only, the weight only that of `x`.
+                let state = Kept {
+                    x: weight.is_tracked().then(|| prep.checkpoint(&x)),
+                    weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
+                };
+                let y =
+                    Flex::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let y =
+                    Flex::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                prep.finish(y)
+            }
+        }
+    }
+
+    fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match LinearBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = Kept {
+                    x: weight.is_tracked().then(|| prep.checkpoint(&x)),
+                    weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
+                };
+                prep.finish(state, Flex::product_forward(x.into_primitive(), weight.into_primitive()))
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(Flex::product_forward(x.into_primitive(), weight.into_primitive()))
+            }
+        }
+    }
+}
+
+/// What the backward pass needs.
+#[derive(Debug, Clone)]
+struct Kept {
+    x: Option<NodeId>,
+    weight: Option<NodeId>,
+}
+
+/// One step for all gradients, so that those of weight and bias are final as soon as it has run.
+#[derive(Debug)]
+struct LinearBackward;
+
+/// Parents: `x`, the weight and, if there is one, the bias.
+impl<const N: usize> Backward<Flex, N> for LinearBackward {
+    type State = Kept;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node);
+        let x = ops.state.x.map(|x| checkpointer.retrieve_node_output::<FlexTensor>(x));
+        let weight = ops.state.weight.map(|weight| checkpointer.retrieve_node_output::<FlexTensor>(weight));
+        let bias = ops.parents.get(2).and_then(Option::as_ref);
+
+        if let (Some(parent), Some(weight)) = (&ops.parents[0], weight) {
+            grads.register::<Flex>(parent.id, cpu::linear::backward_input(weight, dy.clone()));
+        }
+        let mut dbias = None;
+        if let (Some(parent), Some(x)) = (&ops.parents[1], x) {
+            let (dweight, sums) = cpu::linear::backward_weight(x, dy.clone(), bias.is_some());
+            grads.register::<Flex>(parent.id, dweight);
+            dbias = sums;
+        }
+        if let Some(parent) = bias {
+            grads.register::<Flex>(parent.id, dbias.unwrap_or_else(|| cpu::linear::backward_bias(dy)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read};
+    use burn::tensor::Device;
+    use proptest::prelude::*;
+
+    type Linear = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
+
+    /// Output and the gradients of what is tracked of `x`, weight and bias.
+    fn run(shape: [usize; 3], d_out: usize, bias: bool, tracked: [bool; 3], linear: Linear) -> Vec<Vec<f32>> {
+        let device = Device::flex().autodiff();
+        let [a, b, d_in] = shape;
+        let x = random(shape, 1, &device).set_require_grad(tracked[0]);
+        let weight = random([d_in, d_out], 2, &device).set_require_grad(tracked[1]);
+        let bias = bias.then(|| random([d_out], 3, &device).set_require_grad(tracked[2]));
+        let y = linear(x.clone(), weight.clone(), bias.clone());
+        let factor = random([a, b, d_out], 4, &device).require_grad();
+        let grads = (y.clone() * factor).sum().backward();
+        let gradients = [
+            x.grad(&grads).map(read),
+            weight.grad(&grads).map(read),
+            bias.and_then(|b| b.grad(&grads)).map(read),
+        ];
+        std::iter::once(read(y.inner())).chain(gradients.into_iter().flatten()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn fused_linear_equals_its_reference(
+            a in 1usize..4,
+            b in 1usize..300,
+            d_in in 1usize..70,
+            d_out in 1usize..70,
+            bias: bool,
+            tracked: [bool; 3],
+        ) {
+            let arguments = ([a, b, d_in], d_out, bias, tracked);
+            let run = |linear: Linear| run(arguments.0, arguments.1, arguments.2, arguments.3, linear);
+            let (found, expected) = (run(linear), run(linear_reference));
+            prop_assert_eq!(found.len(), expected.len());
+            for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                // Sums of up to 900 terms in another order.
+                assert_close(&format!("{index}"), found, expected, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn weight_gradients_of_several_groups_of_rows_add_up() {
+        let run = |linear: Linear| run([9, 257, 33], 65, true, [true; 3], linear);
+        for (found, expected) in run(linear).iter().zip(&run(linear_reference)) {
+            assert_close("several groups", found, expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn linear_reads_views_and_records_nothing_for_constants() {
+        let device = Device::flex();
+        let x = random([6, 5, 4], 1, &device).swap_dims(0, 2).narrow(1, 1, 3);
+        let weight = random([8, 6], 2, &device).swap_dims(0, 1);
+        let bias = Some(random([8], 3, &device));
+        let found = linear(x.clone(), weight.clone(), bias.clone());
+        assert!(!found.device().is_autodiff());
+        assert_close("views", &read(found), &read(linear_reference(x, weight, bias)), 1e-6);
+    }
+
+    #[test]
+    fn linear_does_not_depend_on_the_number_of_threads() {
+        assert_same_in_all_pools(|| run([9, 257, 48], 80, true, [true; 3], linear));
+    }
 }

@@ -1,1 +1,36 @@
-//! models
+//! Image classifiers whose parameters carry the names of timm and torchvision.
+//!
+//! [`Classifier`] is a vision transformer ([`vit`]) or a residual network ([`resnet`]), chosen at run time by a
+//! [`ClassifierConfig`]. A pass states its [`Mode`] and returns an [`Output`]; whether it records a graph is decided by
+//! the parameters alone: those of [`Classifier::detached`] are off autodiff, so nothing is recorded, in either mode.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use harvest_models::{ClassifierConfig, Mode};
+//!
+//! # fn main() -> Result<(), harvest_models::ConfigError> {
+//! let device = Device::flex();
+//! let net = ClassifierConfig::preset("resnet8", 10)?.init(1, &device)?;
+//! let out = net.forward(Tensor::zeros([2, 3, 32, 32], &device), Mode::Evaluate);
+//! assert_eq!(out.logits.dims(), [2, 10]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod batch_norm;
+mod classifier;
+mod config;
+mod groups;
+pub mod initial;
+pub mod layers;
+mod mode;
+pub mod pretrained;
+pub mod resnet;
+pub mod vit;
+mod weights;
+
+pub use classifier::{Classifier, Output};
+pub use config::{ClassifierConfig, ConfigError, PRESETS};
+pub use groups::ParameterInfo;
+pub use mode::{Mode, Noise, Precision, Rows};
+pub use weights::{NamedTensors, WeightsError, read_safetensors, write_safetensors};

@@ -1,1 +1,208 @@
-//! algorithms (being written).
+//! Semi-supervised learning algorithms: one file each, behind one trait.
+//!
+//! An algorithm sees a [`Network`] and an [`SslBatch`], builds the loss of one step and keeps whatever must survive
+//! until the next (thresholds, histograms). It knows nothing of files, optimizers, schedules or ranks. To add one,
+//! write its file and name it in [`registry`].
+
+mod fixmatch;
+mod freematch;
+mod loss;
+mod registry;
+mod student;
+mod supervised;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+pub use fixmatch::{FixMatch, FixMatchConfig};
+pub use freematch::{FreeMatch, FreeMatchConfig};
+pub use registry::{AlgorithmConfig, AlgorithmName};
+pub use supervised::{Supervised, SupervisedConfig};
+
+/// The network as an algorithm sees it. `B` images of one size in, `C` logits each out.
+///
+/// `rows` numbers the images of the step: labelled ones from 0, then strong views, then weak views. An image draws the
+/// same noise (stochastic depth) whichever other images share its pass.
+pub trait Network {
+    /// Logits `[B, C]` in training mode, recorded for the backward pass. `images`: `[B, 3, H, W]`, normalised.
+    fn student(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2>;
+
+    /// Logits `[B, C]` in training mode, off the graph: what targets are made from.
+    ///
+    /// A teacher pass costs a third of a student pass in time and nearly nothing in memory, since nothing is kept for
+    /// a backward pass.
+    fn teacher(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2>;
+
+    /// Whether each image's logits depend on that image alone. False with batch normalisation, where leaving out a
+    /// masked image would change the statistics, and so the logits, of the others.
+    fn rows_are_independent(&self) -> bool;
+}
+
+/// The images of one step. `B` labelled and `U` unlabelled images; every view is normalised.
+#[derive(Debug, Clone)]
+pub struct SslBatch {
+    /// Weak views of the labelled images: `[B, 3, H, W]`.
+    pub labelled: Tensor<4>,
+    /// Their classes: `[B]`.
+    pub labels: Tensor<1, Int>,
+    /// Weak views of the unlabelled images: `[U, 3, H, W]`.
+    pub weak: Tensor<4>,
+    /// Strong views of the same images in the same order: `[U, 3, H, W]`.
+    pub strong: Tensor<4>,
+    /// Position of each unlabelled image in the data set: `[U]`.
+    pub indices: Vec<u32>,
+    /// Number of this step, from 0.
+    pub step: u64,
+    /// Number of steps of the whole run.
+    pub total_steps: u64,
+    /// Leave masked strong views out of the student pass. Only honoured where rows are independent; the loss and its
+    /// gradients are the same to rounding.
+    pub skip_masked: bool,
+}
+
+impl SslBatch {
+    /// Numbers of the labelled images.
+    pub fn labelled_rows(&self) -> std::ops::Range<u64> {
+        0..self.labelled.dims()[0] as u64
+    }
+
+    /// Numbers of the strong views.
+    pub fn strong_rows(&self) -> std::ops::Range<u64> {
+        let start = self.labelled_rows().end;
+        start..start + self.strong.dims()[0] as u64
+    }
+
+    /// Numbers of the weak views.
+    pub fn weak_rows(&self) -> std::ops::Range<u64> {
+        let start = self.strong_rows().end;
+        start..start + self.weak.dims()[0] as u64
+    }
+
+    /// The teacher's logits of the weak views: `[U, C]`.
+    pub fn teach(&self, network: &dyn Network) -> Tensor<2> {
+        network.teacher(self.weak.clone(), &self.weak_rows().collect::<Vec<_>>())
+    }
+}
+
+/// What an unlabelled image should be predicted as.
+#[derive(Debug, Clone)]
+pub enum Targets {
+    /// One class each: `[U]`.
+    Hard(Tensor<1, Int>),
+    /// A distribution over the classes each: `[U, C]`.
+    Soft(Tensor<2>),
+}
+
+/// The pseudo-labels of one step, all off the graph.
+#[derive(Debug, Clone)]
+pub struct PseudoLabels {
+    /// 1 where the image counts, 0 where it does not: `[U]`.
+    pub mask: Tensor<1>,
+    /// What each image is taken to be.
+    pub targets: Targets,
+    /// The confidence each image had to reach: `[U]`.
+    pub threshold: Tensor<1>,
+}
+
+/// The result of one step: a loss to differentiate and what a person wants to see of it.
+#[derive(Debug)]
+pub struct StepLoss {
+    /// The weighted sum, `[1]`, with its graph.
+    pub total: Tensor<1>,
+    /// Named parts, `[1]` each and off the graph: `sup`, `unsup`, `mask_ratio`, and the algorithm's own.
+    pub scalars: Vec<(&'static str, Tensor<1>)>,
+    /// The pseudo-labels used, if the algorithm makes any.
+    pub pseudo_labels: Option<PseudoLabels>,
+}
+
+/// What an algorithm carries from one step to the next, by name. Part of every checkpoint.
+pub type State = BTreeMap<String, TensorData>;
+
+/// A state that does not belong to the algorithm it is given to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// An entry is absent.
+    #[error("the saved state of {algorithm} lacks `{name}`")]
+    Missing {
+        /// Whose state it should be.
+        algorithm: &'static str,
+        /// The absent entry.
+        name: String,
+    },
+    /// An entry nobody asked for.
+    #[error("the saved state holds `{name}`, which {algorithm} does not know")]
+    Unexpected {
+        /// Whose state it should be.
+        algorithm: &'static str,
+        /// The surplus entry.
+        name: String,
+    },
+    /// An entry for another number of classes.
+    #[error("`{name}` of the saved state has shape {found:?}, {algorithm} needs {expected:?}")]
+    Shape {
+        /// Whose state it should be.
+        algorithm: &'static str,
+        /// The entry.
+        name: String,
+        /// Shape in the state.
+        found: Vec<usize>,
+        /// Shape needed.
+        expected: Vec<usize>,
+    },
+}
+
+/// One semi-supervised learning algorithm.
+pub trait Algorithm: Send {
+    /// Its name in recipes and reports.
+    fn name(&self) -> &'static str;
+
+    /// Whether it looks at unlabelled images at all; if not, the trainer does not load any.
+    fn needs_unlabelled(&self) -> bool {
+        true
+    }
+
+    /// Builds the loss of one step and moves the algorithm's own state forward.
+    fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss;
+
+    /// Everything [`Algorithm::restore`] needs to go on as if never interrupted.
+    fn state(&self) -> State {
+        State::new()
+    }
+
+    /// Takes back what [`Algorithm::state`] gave.
+    ///
+    /// # Errors
+    /// If an entry is absent, surplus or of another shape.
+    fn restore(&mut self, state: State) -> Result<(), StateError> {
+        match state.into_keys().next() {
+            Some(name) => Err(StateError::Unexpected { algorithm: self.name(), name }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes a `[length]` vector out of a state.
+fn take_vector(
+    state: &mut State,
+    algorithm: &'static str,
+    name: &str,
+    length: usize,
+    device: &burn::tensor::Device,
+) -> Result<Tensor<1>, StateError> {
+    let data = state.remove(name).ok_or_else(|| StateError::Missing { algorithm, name: name.to_owned() })?;
+    let found = data.shape().to_vec();
+    if found != [length] {
+        return Err(StateError::Shape { algorithm, name: name.to_owned(), found, expected: vec![length] });
+    }
+    Ok(Tensor::from_data(data, device))
+}
+
+/// Complains about what is left of a state after everything known was taken.
+fn nothing_left(state: State, algorithm: &'static str) -> Result<(), StateError> {
+    match state.into_keys().next() {
+        Some(name) => Err(StateError::Unexpected { algorithm, name }),
+        None => Ok(()),
+    }
+}

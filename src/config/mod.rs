@@ -16,20 +16,19 @@
 
 mod error;
 mod layers;
-mod placeholder;
 mod resolve;
 mod schema;
 pub mod sections;
 mod suggest;
 
+pub use crate::bounds::Invalid;
 pub use error::{ConfigError, Origin};
 pub use layers::{Override, Tables, variable_name};
-pub use placeholder::{FixMatchConfig, FreeMatchConfig, SupervisedConfig, ViewConfig};
 pub use resolve::{Document, Entry, PROJECT_TABLES, Resolved, Sources, read_document, resolve};
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
-    AlgorithmChoice, AlgorithmName, Config, ConfigPath, DataConfig, Invalid, ModelConfig, OptimizerName,
-    Precision, RunConfig, SourceKind, Switch, TrainingConfig,
+    Config, ConfigPath, DataConfig, ModelConfig, OptimizerName, Precision, RunConfig, SourceKind, Switch,
+    TrainingConfig,
 };
 pub use suggest::nearest;
 

@@ -11,7 +11,8 @@ use toml::{Table, Value};
 use super::error::{ConfigError, Origin};
 use super::layers::{Override, Tables, Values, read_environment, read_file, read_overrides};
 use super::schema::{Kind, Schema};
-use super::sections::{Config, Invalid};
+use super::sections::Config;
+use crate::bounds::Invalid;
 
 /// Tables of a project's file that are not configuration.
 pub const PROJECT_TABLES: [&str; 2] = ["project", "classes"];

@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::placeholder::{FixMatchConfig, FreeMatchConfig, SupervisedConfig, ViewConfig};
+use crate::algorithms::AlgorithmConfig;
+use crate::augment::{ViewConfig, ViewConfigError};
+use crate::bounds::Lower::{Above, From};
+use crate::bounds::Upper::{Below, Upto};
+use crate::bounds::{Invalid, at_least_one, range};
 
 /// A path. Relative ones are taken from the folder of the file that says them, or from the current folder when
 /// they come from the command line or the environment.
@@ -30,7 +34,7 @@ pub struct Config {
     /// Which network.
     pub model: ModelConfig,
     /// Which algorithm, and the settings of each.
-    pub algorithm: AlgorithmChoice,
+    pub algorithm: AlgorithmConfig,
     /// How long, how fast, how often.
     pub training: TrainingConfig,
     /// Where it runs; nothing here changes a result.
@@ -47,7 +51,8 @@ pub struct DataConfig {
     pub kind: SourceKind,
     /// Labelled images of each class, training and evaluation together. The published study ends at 80.
     pub labels_per_class: u32,
-    /// Share of the labelled images kept for choosing the best model, above 0 and below 1.
+    /// Share of the labelled images kept for choosing the best model, from 0 (train on all and keep the last model) to
+    /// below 1.
     pub evaluation_fraction: f64,
     /// Share of the images whose label is known that is kept for testing, from 0 to below 1. Sources with a test
     /// part of their own use that instead.
@@ -103,44 +108,6 @@ pub struct ModelConfig {
 impl Default for ModelConfig {
     fn default() -> Self {
         Self { name: "vit_tiny_patch2_32".into(), image_size: None, pretrained: None, drop_path: None }
-    }
-}
-
-/// Which algorithm, and the settings of each.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AlgorithmChoice {
-    /// The one to use. FreeMatch did best on average in the published study.
-    pub name: AlgorithmName,
-    /// FreeMatch.
-    pub freematch: FreeMatchConfig,
-    /// FixMatch.
-    pub fixmatch: FixMatchConfig,
-    /// The labelled images alone.
-    pub supervised: SupervisedConfig,
-}
-
-/// Names of the algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AlgorithmName {
-    /// FreeMatch.
-    #[default]
-    FreeMatch,
-    /// FixMatch.
-    FixMatch,
-    /// Supervised learning on the labelled images alone.
-    Supervised,
-}
-
-impl AlgorithmName {
-    /// As written in a file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::FreeMatch => "freematch",
-            Self::FixMatch => "fixmatch",
-            Self::Supervised => "supervised",
-        }
     }
 }
 
@@ -261,22 +228,12 @@ impl Default for RunConfig {
     }
 }
 
-/// A value that makes no sense: the key and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{key}` {reason}")]
-pub struct Invalid {
-    /// Full name.
-    pub key: &'static str,
-    /// What is wrong with it, and what would be right.
-    pub reason: String,
-}
-
 impl Config {
     /// Refuses values that no run could use. What depends on the data or the device is checked when they are known.
     pub fn check(&self) -> Result<(), Invalid> {
         let (data, training) = (&self.data, &self.training);
         at_least_one("data.labels_per_class", data.labels_per_class)?;
-        range("data.evaluation_fraction", data.evaluation_fraction, Above(0.0), Below(1.0))?;
+        range("data.evaluation_fraction", data.evaluation_fraction, From(0.0), Below(1.0))?;
         range("data.test_fraction", data.test_fraction, From(0.0), Below(1.0))?;
         if let Some(size) = self.model.image_size {
             at_least_one("model.image_size", size)?;
@@ -309,9 +266,9 @@ impl Config {
         range("training.layer_decay", training.layer_decay, Above(0.0), Upto(1.0))?;
         range("training.ema", training.ema, From(0.0), Below(1.0))?;
         check_device(&self.run.device)?;
-        self.views.check()?;
-        self.algorithm.freematch.check()?;
-        self.algorithm.fixmatch.check()
+        let views = |problem: ViewConfigError| Invalid { key: "views", reason: problem.to_string() };
+        self.views.check().map_err(views)?;
+        self.algorithm.check()
     }
 }
 
@@ -320,47 +277,4 @@ fn check_device(device: &str) -> Result<(), Invalid> {
         || device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u16>().is_ok());
     let reason = || format!("is \"{device}\"; it must be auto, cpu, cuda, or cuda:N with a device's number");
     if known { Ok(()) } else { Err(Invalid { key: "run.device", reason: reason() }) }
-}
-
-/// Refuses 0.
-pub fn at_least_one(key: &'static str, value: u32) -> Result<(), Invalid> {
-    let reason = || "is 0; it must be 1 or more".to_string();
-    if value > 0 { Ok(()) } else { Err(Invalid { key, reason: reason() }) }
-}
-
-/// Lower end of a range.
-#[derive(Debug, Clone, Copy)]
-pub enum Lower {
-    /// Included.
-    From(f64),
-    /// Excluded.
-    Above(f64),
-}
-
-/// Upper end of a range.
-#[derive(Debug, Clone, Copy)]
-pub enum Upper {
-    /// Included.
-    Upto(f64),
-    /// Excluded.
-    Below(f64),
-}
-use Lower::{Above, From};
-use Upper::{Below, Upto};
-
-/// Refuses a value outside the range.
-pub fn range(key: &'static str, value: f64, lower: Lower, upper: Upper) -> Result<(), Invalid> {
-    let (low_enough, low) = match lower {
-        From(low) => (value >= low, format!("{low} or more")),
-        Above(low) => (value > low, format!("more than {low}")),
-    };
-    let (high_enough, high) = match upper {
-        Upto(f64::MAX) => (true, String::new()),
-        Upto(high) => (value <= high, format!(" and {high} or less")),
-        Below(high) => (value < high, format!(" and less than {high}")),
-    };
-    if low_enough && high_enough {
-        return Ok(());
-    }
-    Err(Invalid { key, reason: format!("is {value}; it must be {low}{high}") })
 }

@@ -1,1 +1,11 @@
-//! inference (being written).
+//! What a trained network is for: scores of cached images, labels for every image, predictions on new ones, bundles.
+//!
+//! Nothing here knows how a network came to be.
+
+mod bundle;
+mod export;
+mod predictor;
+
+pub use bundle::{Bundle, BundleError, Preprocessing};
+pub use export::{LabelledImage, write_class_lists, write_labels_csv};
+pub use predictor::{Prediction, Predictor, images_to_tensor, softmax_row};

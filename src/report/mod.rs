@@ -1,1 +1,21 @@
-//! report (being written).
+//! What a person sees of a run: the log of its numbers, its charts, its page, and the progress of long work.
+//!
+//! - [`MetricsLog`] appends to `metrics.csv` and survives being killed; [`MetricsTable`] reads it back.
+//! - [`EventWriter`] writes the same scalars for TensorBoard.
+//! - [`LineChart`] and [`confusion_svg`] draw; [`RunSummary`] puts everything on one page, `report.html`.
+//! - [`Progress`] shows how far long work is, on a terminal and off it.
+
+mod charts;
+mod confusion_chart;
+mod events;
+mod html;
+mod metrics_csv;
+mod progress;
+mod svg;
+
+pub use charts::{LineChart, Series, standard_charts};
+pub use confusion_chart::confusion_svg;
+pub use events::EventWriter;
+pub use html::{ConfigurationRow, Results, RunSummary, SetAsideRow};
+pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
+pub use progress::Progress;

@@ -1,1 +1,22 @@
-//! training (being written).
+//! Training: loader → algorithm → backward → optimizer → average, with schedule, evaluation, checkpoints and metrics.
+//!
+//! The loop never asks which algorithm or which network it runs.
+
+pub mod checkpoint;
+mod ema;
+mod evaluation;
+mod loader;
+mod network;
+mod optimizer;
+mod schedule;
+mod session;
+mod trainer;
+
+pub use ema::Ema;
+pub use evaluation::evaluate;
+pub use loader::{HostBatch, Loader};
+pub use network::StepNetwork;
+pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError};
+pub use schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
+pub use session::{Scalars, Session, Setup};
+pub use trainer::{Job, Outcome, TrainError, train};

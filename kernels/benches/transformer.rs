@@ -1,0 +1,223 @@
+//! Times the transformer's operations, fused and in burn's operations, at the shapes of ViT-Tiny on 32 × 32 images, and
+//! a whole training step of its twelve blocks.
+//!
+//! `cargo bench -p harvest-kernels --bench transformer [OPERATION] [SECONDS]`; prints the least, the median and the
+//! 90th percentile of the times in milliseconds.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use harvest_kernels::{
+    AdamW, adamw, adamw_reference, attention, attention_reference, gelu, gelu_reference, layer_norm,
+    layer_norm_reference, linear, linear_reference,
+};
+
+/// Images of a step that need gradients (8 labelled, 8 strong views), and those that need none (8 weak views).
+const TRACKED: usize = 16;
+const PLAIN: usize = 8;
+const TOKENS: usize = 257;
+const DIM: usize = 192;
+const HEADS: usize = 3;
+const DEPTH: usize = 12;
+const EPS: f32 = 1e-6;
+
+fn random<const D: usize>(shape: [usize; D], scale: f32, device: &Device) -> Tensor<D> {
+    let mut state = 88_172_645_463_325_252u64;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
+    };
+    Tensor::from_data(
+        TensorData::new((0..shape.iter().product()).map(next).collect::<Vec<f32>>(), shape),
+        device,
+    )
+}
+
+/// Runs `work`, which returns the times of its parts in seconds, for `seconds`; prints a line for each part.
+fn report<const N: usize>(name: &str, parts: [&str; N], seconds: f64, mut work: impl FnMut() -> [f64; N]) {
+    work();
+    let (begin, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 5 || begin.elapsed().as_secs_f64() < seconds {
+        times.push(work());
+    }
+    for (index, part) in parts.iter().enumerate() {
+        let mut times: Vec<f64> = times.iter().map(|times| times[index] * 1e3).collect();
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+        println!(
+            "{name:28} {part:9} min {:8.3}  median {:8.3}  p90 {:8.3}  ms, n = {}",
+            at(0.0),
+            at(0.5),
+            at(0.9),
+            times.len()
+        );
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
+    let begin = Instant::now();
+    let result = work();
+    (begin.elapsed().as_secs_f64(), result)
+}
+
+/// Forward without a graph, forward with one, backward.
+fn operation(name: &str, seconds: f64, width: usize, run: impl Fn(Tensor<3>, &Device) -> Tensor<3>) {
+    let plain = Device::flex();
+    let device = plain.clone().autodiff();
+    let input = random([TRACKED, TOKENS, width], 1.7, &plain);
+    report(name, ["inference", "forward", "backward"], seconds, || {
+        let (inference, _) = timed(|| run(input.clone(), &plain));
+        let x = Tensor::from_inner(input.clone()).require_grad();
+        let (forward, y) = timed(|| run(x, &device));
+        // The sum's own backward pass costs an `expand`; its gradient is laid out before the operation's is computed.
+        let loss = (y * 1.0).sum();
+        let (backward, _) = timed(|| loss.backward());
+        [inference, forward, backward]
+    });
+}
+
+/// A block's parameters.
+struct Block {
+    vectors: Vec<Tensor<1>>,
+    matrices: Vec<Tensor<2>>,
+}
+
+impl Block {
+    fn new(device: &Device) -> Self {
+        let vector = |width| random([width], 0.02, device).require_grad();
+        let matrix = |from, to| random([from, to], 0.05, device).require_grad();
+        Self {
+            vectors: [DIM, DIM, 3 * DIM, DIM, DIM, DIM, 4 * DIM, DIM].map(vector).into(),
+            matrices: vec![
+                matrix(DIM, 3 * DIM),
+                matrix(DIM, DIM),
+                matrix(DIM, 4 * DIM),
+                matrix(4 * DIM, DIM),
+            ],
+        }
+    }
+
+    fn inner(&self) -> Self {
+        Self {
+            vectors: self.vectors.iter().map(|t| t.clone().inner()).collect(),
+            matrices: self.matrices.iter().map(|t| t.clone().inner()).collect(),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, fused: bool) -> Tensor<3> {
+        let (v, m) = (|i: usize| self.vectors[i].clone(), |i: usize| self.matrices[i].clone());
+        if fused {
+            let y = layer_norm(x.clone(), v(0), v(1), EPS);
+            let y = attention(linear(y, m(0), Some(v(2))), HEADS);
+            let x = x + linear(y, m(1), Some(v(3)));
+            let y = layer_norm(x.clone(), v(4), v(5), EPS);
+            let y = gelu(linear(y, m(2), Some(v(6))));
+            x + linear(y, m(3), Some(v(7)))
+        } else {
+            let y = layer_norm_reference(x.clone(), v(0), v(1), EPS);
+            let y = attention_reference(linear_reference(y, m(0), Some(v(2))), HEADS);
+            let x = x + linear_reference(y, m(1), Some(v(3)));
+            let y = layer_norm_reference(x.clone(), v(4), v(5), EPS);
+            let y = gelu_reference(linear_reference(y, m(2), Some(v(6))));
+            x + linear_reference(y, m(3), Some(v(7)))
+        }
+    }
+}
+
+/// Weak views, forward with graph, backward, of all blocks.
+fn step(name: &str, seconds: f64, fused: bool) {
+    let plain = Device::flex();
+    let blocks: Vec<Block> = (0..DEPTH).map(|_| Block::new(&plain.clone().autodiff())).collect();
+    let frozen: Vec<Block> = blocks.iter().map(Block::inner).collect();
+    let weak = random([PLAIN, TOKENS, DIM], 1.7, &plain);
+    let images = random([TRACKED, TOKENS, DIM], 1.7, &plain);
+    report(name, ["weak", "forward", "backward", "total"], seconds, || {
+        let (a, _) = timed(|| frozen.iter().fold(weak.clone(), |x, block| block.forward(x, fused)));
+        let (b, y) = timed(|| {
+            let x = Tensor::from_inner(images.clone()).require_grad();
+            blocks.iter().fold(x, |x, block| block.forward(x, fused))
+        });
+        let (c, _) = timed(|| y.sum().backward());
+        [a, b, c, a + b + c]
+    });
+}
+
+/// Updates as many parameters as the blocks have, in as many tensors.
+fn optimizer(name: &str, seconds: f64, fused: bool) {
+    let device = Device::flex();
+    let rule = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05, step: 3 };
+    let sizes = [
+        [DIM, 3 * DIM],
+        [DIM, DIM],
+        [DIM, 4 * DIM],
+        [4 * DIM, DIM],
+        [1, 4 * DIM],
+        [1, DIM],
+        [1, DIM],
+        [1, DIM],
+    ];
+    let new = |size| [(); 4].map(|()| random(size, 0.01, &device).abs());
+    let mut all: Vec<[Tensor<2>; 4]> = (0..DEPTH).flat_map(|_| sizes.map(new)).collect();
+    report(name, ["step"], seconds, || {
+        let (time, new) = timed(|| {
+            std::mem::take(&mut all)
+                .into_iter()
+                .map(|[w, g, m, v]| {
+                    let update = if fused { adamw } else { adamw_reference };
+                    let [w, m, v] = update(w, g.clone(), m, v, rule);
+                    [w, g, m, v]
+                })
+                .collect()
+        });
+        all = new;
+        [time]
+    });
+}
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wanted = |name: &str| arguments.first().is_none_or(|filter| name.contains(filter.as_str()));
+    let seconds = arguments.get(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
+    println!("{} threads", rayon::current_num_threads());
+
+    let matrix =
+        |from, to, device: &Device| random([from, to], 0.05, device).set_require_grad(device.is_autodiff());
+    let vector =
+        |width, device: &Device| random([width], 0.05, device).set_require_grad(device.is_autodiff());
+    if wanted("layer_norm") {
+        operation("layer_norm", seconds, DIM, |x, d| layer_norm(x, vector(DIM, d), vector(DIM, d), EPS));
+        operation("layer_norm reference", seconds, DIM, |x, d| {
+            layer_norm_reference(x, vector(DIM, d), vector(DIM, d), EPS)
+        });
+    }
+    if wanted("gelu") {
+        operation("gelu", seconds, 4 * DIM, |x, _| gelu(x));
+        operation("gelu reference", seconds, 4 * DIM, |x, _| gelu_reference(x));
+    }
+    for (from, to) in [(DIM, 3 * DIM), (DIM, DIM), (DIM, 4 * DIM), (4 * DIM, DIM)] {
+        if wanted("linear") {
+            let name = format!("linear {from} to {to}");
+            operation(&name, seconds, from, |x, d| linear(x, matrix(from, to, d), Some(vector(to, d))));
+            operation(&format!("{name} reference"), seconds, from, |x, d| {
+                linear_reference(x, matrix(from, to, d), Some(vector(to, d)))
+            });
+        }
+    }
+    if wanted("attention") {
+        operation("attention", seconds, 3 * DIM, |x, _| attention(x, HEADS));
+        operation("attention reference", seconds, 3 * DIM, |x, _| attention_reference(x, HEADS));
+    }
+    if wanted("adamw") {
+        optimizer("adamw", seconds, true);
+        optimizer("adamw reference", seconds, false);
+    }
+    if wanted("step") {
+        step("step of 12 blocks", seconds * 5.0, true);
+    }
+    if wanted("reference step") {
+        step("reference step of 12 blocks", seconds * 5.0, false);
+    }
+}

@@ -1,0 +1,402 @@
+//! Batch normalisation with the statistics of the batch, its residual and its ReLU in the same passes.
+//!
+//! With `x̂ = (x − mean) / √(var + eps)` and `g` the gradient before the ReLU, over the `n` values of a channel:
+//!
+//! ```text
+//! dβ = Σ g        dγ = Σ g x̂        dx = γ / √(var + eps) · (g − dβ/n − x̂ dγ/n)        d residual = g
+//! ```
+
+use burn::Tensor;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn_flex::FlexTensor;
+
+use crate::channel_cpu::{self, Affine, Planes};
+use crate::channel_loops::Slope;
+use crate::conv_flex::{flex_f32, values};
+use crate::conv_memory::tensor;
+
+/// Batch normalisation with the statistics of this batch (Ioffe & Szegedy, arXiv:1502.03167).
+///
+/// `x`: `[batch, channels, height, width]`; `gamma`, `beta`: `[channels]`. With `residual` (the shape of `x`) it is
+/// added after the affine map; with `rectify` the result passes through ReLU last. Returns the output and the batch's
+/// mean and *biased* variance, both `[channels]` and outside the graph, from which the caller keeps running statistics.
+pub fn batch_norm_train(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    residual: Option<Tensor<4>>,
+    rectify: bool,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
+    let dims = x.dims();
+    let fast = flex_f32(&x)
+        && [&gamma, &beta].iter().all(|t| flex_f32(*t) && t.dims() == [dims[1]])
+        && residual.as_ref().is_none_or(|r| flex_f32(r) && r.dims() == dims)
+        && dims.iter().all(|&n| n > 0);
+    if !fast {
+        return batch_norm_train_reference(x, gamma, beta, eps, residual, rectify);
+    }
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (y, mean, var) = match residual {
+        None => Dispatch::normalise(x, gamma, beta, eps, rectify),
+        Some(residual) => Dispatch::normalise_add(x, gamma, beta, residual.into_dispatch(), eps, rectify),
+    };
+    (Tensor::from_dispatch(y), Tensor::from_dispatch(mean).detach(), Tensor::from_dispatch(var).detach())
+}
+
+/// [`batch_norm_train`] in burn's operations.
+pub fn batch_norm_train_reference(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    residual: Option<Tensor<4>>,
+    rectify: bool,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
+    let [_, channels, _, _] = x.dims();
+    let rows = x.clone().swap_dims(0, 1).flatten::<2>(1, 3);
+    let (var, mean) = rows.var_mean_bias(1);
+    let per_channel = |t: Tensor<1>| t.reshape([1, channels, 1, 1]);
+    let scale = var.clone().add_scalar(eps).sqrt().recip().reshape([1, channels, 1, 1]);
+    let mut y =
+        (x - mean.clone().reshape([1, channels, 1, 1])) * scale * per_channel(gamma) + per_channel(beta);
+    if let Some(residual) = residual {
+        y = y + residual;
+    }
+    if rectify {
+        y = burn::tensor::activation::relu(y);
+    }
+    (y, mean.reshape([channels]).detach(), var.reshape([channels]).detach())
+}
+
+/// Output, mean and variance.
+type Normalised<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+
+/// The operation as burn's dispatch sees it. Only the CPU backend is listed: [`batch_norm_train`] sends nothing else.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait Normalise: Backend {
+    fn normalise(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        eps: f32,
+        rectify: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    fn normalise_add(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        eps: f32,
+        rectify: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// What a forward pass found out before it touches the values.
+struct Plan {
+    mean: Vec<f64>,
+    var: Vec<f64>,
+    /// `1 / √(var + eps)`
+    inverse: Vec<f64>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl Plan {
+    fn new(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, eps: f32) -> Self {
+        let [mean, var] = channel_cpu::moments(Planes::of(x), values(x));
+        let inverse: Vec<f64> = var.iter().map(|var| (var + f64::from(eps)).sqrt().recip()).collect();
+        let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
+        let slope: Vec<f64> = values(&gamma).iter().zip(&inverse).map(|(&g, i)| f64::from(g) * i).collect();
+        let shift =
+            values(&beta).iter().zip(&slope).zip(&mean).map(|((&b, s), m)| (f64::from(b) - s * m) as f32);
+        let shift = shift.collect();
+        Self { mean, var, inverse, scale: slope.iter().map(|&s| s as f32).collect(), shift }
+    }
+
+    /// Mean and variance as tensors.
+    fn statistics(&self) -> [FlexTensor; 2] {
+        [&self.mean, &self.var].map(|s| tensor(s.iter().map(|&v| v as f32).collect(), [s.len()]))
+    }
+}
+
+fn forward(
+    x: FlexTensor,
+    [gamma, beta]: [FlexTensor; 2],
+    residual: Option<FlexTensor>,
+    eps: f32,
+    rectify: bool,
+) -> Normalised<Flex> {
+    let x = contiguous(x);
+    let plan = Plan::new(&x, &gamma, &beta, eps);
+    let [mean, var] = plan.statistics();
+    let residual = residual.map(contiguous);
+    (channel_cpu::affine(x, &plan.scale, &plan.shift, residual.as_ref(), rectify), mean, var)
+}
+
+/// `x` itself where it is contiguous: a second handle would keep the result from taking its place.
+fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
+}
+
+impl Normalise for Flex {
+    fn normalise(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        eps: f32,
+        rectify: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        forward(x, [gamma, beta], None, eps, rectify)
+    }
+
+    fn normalise_add(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        residual: FlexTensor,
+        eps: f32,
+        rectify: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        forward(x, [gamma, beta], Some(residual), eps, rectify)
+    }
+}
+
+/// The backward step, with (`N` = 4) or without (`N` = 3) a residual.
+#[derive(Debug)]
+struct NormaliseBackward;
+
+#[derive(Debug, Clone)]
+struct NormaliseState {
+    affine: Affine,
+    inverse: Vec<f64>,
+}
+
+impl<const N: usize> Backward<Flex, N> for NormaliseBackward {
+    type State = NormaliseState;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node);
+        let NormaliseState { affine, inverse } = ops.state;
+        let dy = affine.before_gate(dy);
+        if let Some(Some(residual)) = ops.parents.get(3) {
+            grads.register::<Flex>(residual.id, dy.clone());
+        }
+        let sums = affine.sums(&dy);
+        let channels = inverse.len();
+        let per_channel =
+            |of: &dyn Fn(usize) -> f64| tensor((0..channels).map(|c| of(c) as f32).collect(), [channels]);
+        if let Some(node) = &ops.parents[1] {
+            grads.register::<Flex>(node.id, per_channel(&|c| sums.by_distance[c] * inverse[c]));
+        }
+        if let Some(node) = &ops.parents[2] {
+            grads.register::<Flex>(node.id, per_channel(&|c| sums.plain[c]));
+        }
+        if let Some(node) = &ops.parents[0] {
+            let count = Planes::of(&affine.x).count() as f64;
+            let slopes: Vec<Slope> = (0..channels)
+                .map(|c| {
+                    let scale = f64::from(affine.scale[c]);
+                    Slope {
+                        mean: affine.mean[c],
+                        by_gradient: affine.scale[c],
+                        by_distance: (-scale * inverse[c] * inverse[c] * sums.by_distance[c] / count) as f32,
+                        constant: (-scale * sums.plain[c] / count) as f32,
+                    }
+                })
+                .collect();
+            grads.register::<Flex>(node.id, affine.input_gradient(dy, &slopes));
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> Normalise for Autodiff<Flex, C> {
+    fn normalise(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        eps: f32,
+        rectify: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let nodes = [x.node(), gamma.node(), beta.node()];
+        let prepared = NormaliseBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let (x, affine) = (x.into_primitive(), [gamma.into_primitive(), beta.into_primitive()]);
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let (state, y, mean, var) = tracked(x, affine, None, eps, rectify);
+                (prepared.finish(state, y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
+            }
+            OpsKind::UnTracked(prepared) => {
+                let (y, mean, var) = forward(x, affine, None, eps, rectify);
+                (prepared.finish(y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
+            }
+        }
+    }
+
+    fn normalise_add(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        eps: f32,
+        rectify: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let nodes = [x.node(), gamma.node(), beta.node(), residual.node()];
+        let prepared = NormaliseBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let (x, affine) = (x.into_primitive(), [gamma.into_primitive(), beta.into_primitive()]);
+        let residual = Some(residual.into_primitive());
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                let (state, y, mean, var) = tracked(x, affine, residual, eps, rectify);
+                (prepared.finish(state, y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
+            }
+            OpsKind::UnTracked(prepared) => {
+                let (y, mean, var) = forward(x, affine, residual, eps, rectify);
+                (prepared.finish(y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
+            }
+        }
+    }
+}
+
+/// The forward pass that keeps what the backward pass needs: state, output, mean, variance.
+fn tracked(
+    x: FlexTensor,
+    [gamma, beta]: [FlexTensor; 2],
+    residual: Option<FlexTensor>,
+    eps: f32,
+    rectify: bool,
+) -> (NormaliseState, FlexTensor, FlexTensor, FlexTensor) {
+    let x = contiguous(x);
+    let plan = Plan::new(&x, &gamma, &beta, eps);
+    let [mean, var] = plan.statistics();
+    let residual = residual.map(contiguous);
+    let y = channel_cpu::affine(x.clone(), &plan.scale, &plan.shift, residual.as_ref(), rectify);
+    let gate = (rectify && residual.is_some()).then(|| y.clone());
+    let centre = plan.mean.iter().map(|&m| m as f32).collect();
+    let affine = Affine { x, scale: plan.scale, shift: plan.shift, mean: centre, rectify, gate };
+    (NormaliseState { affine, inverse: plan.inverse }, y, mean, var)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use burn::tensor::Distribution;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Norm = fn(
+        Tensor<4>,
+        Tensor<1>,
+        Tensor<1>,
+        f32,
+        Option<Tensor<4>>,
+        bool,
+    ) -> (Tensor<4>, Tensor<1>, Tensor<1>);
+
+    /// `x`, `gamma`, `beta`, residual, and the gradient the output receives.
+    fn operands(dims: [usize; 4]) -> (Tensor<4>, Tensor<1>, Tensor<1>, Tensor<4>, Tensor<4>) {
+        let device = Device::flex().autodiff();
+        let normal = |mean, spread| Tensor::<4>::random(dims, Distribution::Normal(mean, spread), &device);
+        let channel = |low, high| Tensor::<1>::random([dims[1]], Distribution::Uniform(low, high), &device);
+        (normal(3.0, 2.0), channel(0.5, 2.0), channel(-1.0, 1.0), normal(0.0, 1.0), normal(0.1, 1.0))
+    }
+
+    /// Output, mean, variance, then the gradients of x, gamma, beta and residual.
+    fn run(
+        norm: Norm,
+        residual: bool,
+        rectify: bool,
+        of: &(Tensor<4>, Tensor<1>, Tensor<1>, Tensor<4>, Tensor<4>),
+    ) -> Vec<Vec<f32>> {
+        let (x, gamma, beta, add, slope) = of.clone();
+        let (x, gamma, beta, add) =
+            (x.require_grad(), gamma.require_grad(), beta.require_grad(), add.require_grad());
+        let (y, mean, var) =
+            norm(x.clone(), gamma.clone(), beta.clone(), 1e-5, residual.then(|| add.clone()), rectify);
+        let grads = (y.clone() * slope).sum().backward();
+        let mut all = vec![y.into_data(), mean.into_data(), var.into_data()];
+        all.push(x.grad(&grads).expect("tracked").into_data());
+        all.extend([gamma, beta].map(|t| t.grad(&grads).expect("tracked").into_data()));
+        all.extend(residual.then(|| add.grad(&grads).expect("tracked").into_data()));
+        all.into_iter().map(|data| data.try_to_vec::<f32>().expect("f32")).collect()
+    }
+
+    fn agrees(dims: [usize; 4], residual: bool, rectify: bool) {
+        let of = operands(dims);
+        let found = run(batch_norm_train, residual, rectify, &of);
+        let expected = run(batch_norm_train_reference, residual, rectify, &of);
+        // Two or three values of a channel may have almost no spread; 1/√(var + eps) then magnifies the rounding.
+        let few = if dims[0] * dims[2] * dims[3] < 16 { 50.0 } else { 1.0 };
+        // Where the output is zero but for rounding, a ReLU opens for one and not for the other.
+        let open = rectify && found[0].iter().zip(&expected[0]).any(|(f, e)| (*f > 0.0) != (*e > 0.0));
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate().filter(|(i, _)| !open || *i < 3)
+        {
+            let scale = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+            for (f, e) in found.iter().zip(expected) {
+                // f32 sums over a channel, the reference's in f32 throughout.
+                assert!(
+                    (f - e).abs() <= few * 5e-5 * scale,
+                    "{dims:?} {residual} {rectify} value {i}: {f}, not {e}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_reference_on_the_shapes_of_a_small_network() {
+        for (dims, residual) in [([32, 16, 28, 28], false), ([32, 32, 14, 14], true), ([32, 64, 7, 7], true)]
+        {
+            agrees(dims, residual, true);
+            agrees(dims, residual, false);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn agrees_with_the_reference_on_any_shape(
+            (batch, channels) in (1usize..6, 1usize..5),
+            (height, width) in (1usize..9, 1usize..9),
+            (residual, rectify) in any::<(bool, bool)>(),
+        ) {
+            // One value has no variance: output and gradients are those of beta alone, rounding is all that differs.
+            prop_assume!(batch * height * width > 1);
+            agrees([batch, channels, height, width], residual, rectify);
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let of = operands([13, 5, 6, 7]);
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            pool.install(|| run(batch_norm_train, true, true, &of))
+        };
+        assert_eq!(with(1), with(2));
+    }
+
+    #[test]
+    fn without_a_graph_the_result_is_the_same_and_shared_inputs_survive() {
+        let (x, gamma, beta, add, _) = operands([4, 3, 5, 5]);
+        let [x, add] = [x, add].map(Tensor::inner);
+        let before = x.to_data();
+        let run = |norm: Norm, x: Tensor<4>| {
+            let affine = (gamma.clone().inner(), beta.clone().inner());
+            norm(x, affine.0, affine.1, 1e-5, Some(add.clone()), true)
+                .0
+                .into_data()
+                .try_to_vec::<f32>()
+                .expect("f32")
+        };
+        let shared = run(batch_norm_train, x.clone());
+        assert_eq!(x.to_data(), before);
+        assert_eq!(shared, run(batch_norm_train, x.clone() + 0.0), "in place");
+        let expected = run(batch_norm_train_reference, x);
+        assert!(shared.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 1e-5));
+    }
+}

@@ -1,0 +1,226 @@
+//! A network of either family behind one face.
+
+use burn::Tensor;
+use burn::module::Module;
+use burn::tensor::Device;
+
+use crate::batch_norm::BatchNorm;
+use crate::mode::{Mode, Precision};
+use crate::resnet::ResNet;
+use crate::vit::Vit;
+
+/// An image classifier. Made by [`ClassifierConfig`](crate::ClassifierConfig).
+///
+/// Clones share parameters' memory until one of them is updated, and share running statistics for good: batch
+/// normalisation counts what the *network* has seen. [`Classifier::separate`] ends that for one copy. burn's own
+/// records (`save_file`) do not hold running statistics; use [`Classifier::to_tensors`].
+#[derive(Module, Debug)]
+pub enum Classifier {
+    /// Vision transformer.
+    Vit(Vit),
+    /// Residual network.
+    ResNet(ResNet),
+}
+
+/// What a forward pass returns, both `f32`.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// What the linear classifier sees, `[B, dim]`.
+    pub features: Tensor<2>,
+    /// `[B, classes]`
+    pub logits: Tensor<2>,
+}
+
+impl Classifier {
+    /// Normalised images `[B, 3, H, W]` → features and logits.
+    ///
+    /// The graph is recorded when the parameters are tracked, in either mode.
+    pub fn forward(&self, images: Tensor<4>, mode: Mode<'_>) -> Output {
+        match self {
+            Classifier::Vit(net) => net.forward(images, mode),
+            Classifier::ResNet(net) => net.forward(images, mode),
+        }
+    }
+
+    /// The same network off autodiff: passes record nothing, and in [`Mode::Train`] still use batch statistics and move
+    /// the running ones, which it shares with `self`. Cheap: parameters' memory is shared too, until the next update.
+    pub fn detached(&self) -> Self {
+        self.valid()
+    }
+
+    /// Gives this copy running statistics of its own, starting from the shared ones.
+    pub fn separate(mut self) -> Self {
+        if let Classifier::ResNet(net) = &mut self {
+            net.separate();
+        }
+        self
+    }
+
+    /// The same network, computing in `precision`.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        match &mut self {
+            Classifier::Vit(net) => net.set_precision(precision),
+            Classifier::ResNet(net) => net.set_precision(precision),
+        }
+        self
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        self.devices().into_iter().next().expect("every network has parameters")
+    }
+
+    /// Every batch normalisation with its PyTorch name.
+    pub(crate) fn batch_norms(&self) -> Vec<(String, &BatchNorm)> {
+        match self {
+            Classifier::Vit(_) => Vec::new(),
+            Classifier::ResNet(net) => net.batch_norms(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vit::{Pooling, VitConfig};
+    use crate::{ClassifierConfig, Noise, PRESETS, Rows};
+    use burn::tensor::Distribution;
+
+    fn small_vit(drop_path: f64) -> ClassifierConfig {
+        ClassifierConfig::Vit(VitConfig {
+            image_size: 16,
+            patch: 4,
+            dim: 24,
+            depth: 3,
+            heads: 3,
+            mlp_ratio: 4.0,
+            drop_path,
+            pooling: Pooling::MeanOfPatches,
+            classes: 5,
+        })
+    }
+
+    fn both() -> [ClassifierConfig; 2] {
+        [small_vit(0.5), ClassifierConfig::preset("resnet8", 5).expect("a preset")]
+    }
+
+    fn images(rows: usize) -> Tensor<4> {
+        Tensor::random([rows, 3, 16, 16], Distribution::Normal(0.0, 1.0), &Device::flex())
+    }
+
+    fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
+        t.inner().into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn every_preset_is_valid_and_an_unknown_one_lists_them() {
+        for name in PRESETS {
+            let config = ClassifierConfig::preset(name, 3).expect("a preset");
+            let text = serde_json::to_string(&config).expect("plain data");
+            assert_eq!(serde_json::from_str::<ClassifierConfig>(&text).expect("its own text"), config);
+        }
+        let error = ClassifierConfig::preset("resnet9", 3).expect_err("no such preset").to_string();
+        assert!(error.contains("resnet9") && error.contains("resnet8"), "{error}");
+        assert!(ClassifierConfig::preset("resnet8", 0).is_err());
+        assert!(serde_json::from_str::<ClassifierConfig>(r#"{"vit": {"pach": 2}}"#).is_err());
+    }
+
+    #[test]
+    fn a_seed_decides_all_weights() {
+        let device = Device::flex();
+        for config in both() {
+            let net = |seed| config.init(seed, &device).expect("valid").to_tensors();
+            assert_eq!(net(1), net(1));
+            assert_ne!(net(1), net(2));
+        }
+    }
+
+    #[test]
+    fn the_parameters_alone_decide_on_the_graph() {
+        let device = Device::flex().autodiff();
+        for config in both() {
+            let net = config.init(1, &device).expect("valid");
+            for mode in [Mode::train(3), Mode::Evaluate] {
+                let tracked = net.forward(images(2), mode).logits;
+                let gradients = tracked.sum().backward();
+                drop(gradients);
+                assert!(!net.detached().forward(images(2), mode).logits.is_autodiff());
+            }
+        }
+    }
+
+    #[test]
+    fn a_detached_pass_equals_the_tracked_one_and_moves_the_same_statistics() {
+        let device = Device::flex().autodiff();
+        for config in both() {
+            let x = images(4);
+            let (a, b) = (config.init(1, &device).expect("valid"), config.init(1, &device).expect("valid"));
+            let tracked = a.forward(x.clone(), Mode::train(3)).logits;
+            let detached = b.detached().forward(x, Mode::train(3)).logits;
+            for (t, d) in values(tracked).into_iter().zip(values(detached)) {
+                assert!((t - d).abs() <= 1e-5 * t.abs().max(1.0), "{t} {d}");
+            }
+            for (name, data) in a.to_tensors() {
+                let other = &b.to_tensors()[&name];
+                for (t, d) in data.iter::<f32>().zip(other.iter::<f32>()) {
+                    assert!((t - d).abs() <= 1e-6, "{name}: {t} {d}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stochastic_depth_repeats_and_follows_rows() {
+        let net = small_vit(0.5).init(1, &Device::flex()).expect("valid");
+        let x = images(6);
+        let run = |seed| values(net.forward(x.clone(), Mode::train(seed)).logits);
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        assert_ne!(run(1), values(net.forward(x.clone(), Mode::Evaluate).logits));
+        let rows = [5, 2];
+        let part = Tensor::cat(rows.iter().map(|r| x.clone().narrow(0, *r as usize, 1)).collect(), 0);
+        let noise = Noise { seed: 1, rows: Rows::Each(&rows) };
+        let part = values(net.forward(part, Mode::Train { noise }).logits);
+        for (i, row) in rows.iter().enumerate() {
+            for c in 0..5 {
+                assert!((part[i * 5 + c] - run(1)[*row as usize * 5 + c]).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn bfloat16_stays_close_in_both_modes_and_gives_f32_gradients() {
+        let device = Device::flex().autodiff();
+        for config in both() {
+            let net = config.init(1, &device).expect("valid");
+            let half = net.clone().separate().with_precision(Precision::Bf16);
+            let x = images(4);
+            for mode in [Mode::Evaluate, Mode::train(5)] {
+                let exact = values(net.forward(x.clone(), mode).logits);
+                let rounded = half.forward(x.clone(), mode).logits;
+                let largest = exact.iter().fold(0f32, |m, v| m.max(v.abs()));
+                for (e, r) in exact.iter().zip(values(rounded.clone())) {
+                    assert!((e - r).abs() <= 2e-2 * largest, "{e} {r} of {largest}");
+                }
+                let gradients = rounded.square().sum().backward();
+                let gradients = burn::optim::GradientsParams::from_grads(gradients, &half);
+                for p in half.parameters().into_iter().filter(|p| p.shape.len() == 1) {
+                    let gradient = gradients.get::<1>(p.id).expect("every parameter has a gradient");
+                    assert_eq!(gradient.dtype(), burn::tensor::DType::F32, "{}", p.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn depth_counts_from_the_head_in_a_residual_network() {
+        let net = ClassifierConfig::preset("resnet8", 5).expect("a preset");
+        let max = net.max_depth();
+        let net = net.blank(&Device::flex()).expect("valid");
+        let depth = |name: &str| net.parameters().into_iter().find(|p| p.name == name).map(|p| p.depth);
+        assert_eq!(depth("fc.weight"), Some(0));
+        assert_eq!(depth("layer3.0.conv2.weight"), Some(1));
+        assert_eq!(depth("layer1.0.bn1.bias"), Some(3));
+        assert_eq!(depth("conv1.weight"), Some(max));
+    }
+}

@@ -1,0 +1,177 @@
+//! Which network: configurations, and the published ones by name.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::classifier::Classifier;
+use crate::initial::Initialiser;
+use crate::resnet::{BlockKind, ResNet, ResNetConfig, Stem};
+use crate::vit::{Pooling, Vit, VitConfig};
+
+/// A network by family and shape; in a run file `[model.vit]` or `[model.resnet]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ClassifierConfig {
+    /// Vision transformer.
+    #[serde(rename = "vit")]
+    Vit(VitConfig),
+    /// Residual network.
+    #[serde(rename = "resnet")]
+    ResNet(ResNetConfig),
+}
+
+/// The names that [`ClassifierConfig::preset`] knows.
+pub const PRESETS: [&str; 10] = [
+    "vit_tiny_patch2_32",
+    "vit_small_patch2_32",
+    "vit_base_patch16_96",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "resnet8",
+    "resnet18",
+    "resnet50",
+    "resnet50_32",
+];
+
+impl ClassifierConfig {
+    /// The network published under `name`, for `classes` classes.
+    ///
+    /// `vit_*_patch2_32` and `vit_base_patch16_96` are USB's (stochastic depth 0.1 for tiny, else 0.2);
+    /// `vit_*_patch16_224` are timm's; `resnet18` and `resnet50` torchvision's; `resnet50_32` the latter with the stem
+    /// for small images; `resnet8` (16, 32, 64 planes, a basic block each, same stem) trains on a CPU.
+    pub fn preset(name: &str, classes: usize) -> Result<Self, ConfigError> {
+        let vit = |image_size, patch, dim: usize, drop_path| {
+            ClassifierConfig::Vit(VitConfig {
+                image_size,
+                patch,
+                dim,
+                depth: 12,
+                heads: dim / 64,
+                mlp_ratio: 4.0,
+                drop_path,
+                pooling: Pooling::ClassToken,
+                classes,
+            })
+        };
+        let timm = |dim| vit(224, 16, dim, 0.0);
+        let resnet = |image_size, stem, block, blocks: &[usize], planes| {
+            let blocks = blocks.to_vec();
+            ClassifierConfig::ResNet(ResNetConfig {
+                image_size,
+                stem,
+                block,
+                blocks,
+                planes,
+                width: 64,
+                classes,
+            })
+        };
+        let config = match name {
+            "vit_tiny_patch2_32" => vit(32, 2, 192, 0.1),
+            "vit_small_patch2_32" => vit(32, 2, 384, 0.2),
+            "vit_base_patch16_96" => vit(96, 16, 768, 0.2),
+            "vit_tiny_patch16_224" => timm(192),
+            "vit_small_patch16_224" => timm(384),
+            "vit_base_patch16_224" => timm(768),
+            "resnet8" => resnet(32, Stem::SmallImage, BlockKind::Basic, &[1, 1, 1], 16),
+            "resnet18" => resnet(224, Stem::Standard, BlockKind::Basic, &[2, 2, 2, 2], 64),
+            "resnet50" => resnet(224, Stem::Standard, BlockKind::Bottleneck, &[3, 4, 6, 3], 64),
+            "resnet50_32" => resnet(32, Stem::SmallImage, BlockKind::Bottleneck, &[3, 4, 6, 3], 64),
+            _ => return Err(ConfigError::UnknownPreset { name: name.to_owned() }),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// What is wrong with this configuration, if anything.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        match self {
+            ClassifierConfig::Vit(config) => config.validate(),
+            ClassifierConfig::ResNet(config) => config.validate(),
+        }
+    }
+
+    /// A network that starts from `seed`; on an autodiff device its parameters are tracked.
+    pub fn init(&self, seed: u64, device: &Device) -> Result<Classifier, ConfigError> {
+        self.build(&Initialiser::seeded(seed, device))
+    }
+
+    /// A network whose weights are loaded next: random ones are not drawn.
+    pub fn blank(&self, device: &Device) -> Result<Classifier, ConfigError> {
+        self.build(&Initialiser::blank(device))
+    }
+
+    fn build(&self, init: &Initialiser) -> Result<Classifier, ConfigError> {
+        match self {
+            ClassifierConfig::Vit(config) => Vit::new(config, init).map(Classifier::Vit),
+            ClassifierConfig::ResNet(config) => ResNet::new(config, init).map(Classifier::ResNet),
+        }
+    }
+
+    /// Side of the square images it expects, in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            ClassifierConfig::Vit(config) => config.image_size,
+            ClassifierConfig::ResNet(config) => config.image_size,
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        match self {
+            ClassifierConfig::Vit(config) => config.classes,
+            ClassifierConfig::ResNet(config) => config.classes,
+        }
+    }
+
+    /// Whether in training an image's output is independent of the others in its batch: not with batch normalisation.
+    pub fn rows_are_independent(&self) -> bool {
+        matches!(self, ClassifierConfig::Vit(_))
+    }
+}
+
+/// Why a configuration describes no network.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No preset has this name.
+    #[error("there is no model `{name}`; the presets are {}", PRESETS.join(", "))]
+    UnknownPreset {
+        /// As asked for.
+        name: String,
+    },
+    /// A size is 0.
+    #[error("`{field}` must be at least 1")]
+    Zero {
+        /// Key in the configuration.
+        field: &'static str,
+    },
+    /// Two sizes do not fit.
+    #[error("`{field}` ({value}) must be a multiple of `{of}` ({divisor})")]
+    NotAMultiple {
+        /// Key in the configuration.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// Key of the divisor.
+        of: &'static str,
+        /// Its value.
+        divisor: usize,
+    },
+    /// A number outside its range.
+    #[error("`{field}` is {value}; it must be {range}")]
+    Range {
+        /// Key in the configuration.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range, in words.
+        range: &'static str,
+    },
+    /// A residual network without stages, with too many, or with an empty one.
+    #[error("`blocks` is {found:?}; it must list one to four stages of at least one block each")]
+    Blocks {
+        /// As configured.
+        found: Vec<usize>,
+    },
+}

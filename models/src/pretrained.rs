@@ -1,0 +1,135 @@
+//! Starting from published weights of another class count or image size, as USB's loader does.
+
+use burn::tensor::TensorData;
+
+use crate::classifier::Classifier;
+use crate::weights::{NamedTensors, WeightsError};
+
+impl Classifier {
+    /// Takes everything but the linear classifier from `tensors` and resizes the position table to this image size.
+    ///
+    /// The classifier keeps its values, also where the shapes agree: its classes are others. Apart from that every tensor
+    /// must be there and fit; a first name component beginning with `module` is dropped.
+    pub fn load_pretrained(&mut self, tensors: &NamedTensors) -> Result<(), WeightsError> {
+        let is_classifier = |name: &str| name.starts_with("head.") || name.starts_with("fc.");
+        let own = self.to_tensors();
+        let mut merged = NamedTensors::new();
+        for (name, data) in tensors {
+            let name = match name.split_once('.') {
+                Some((first, rest)) if first.starts_with("module") => rest,
+                _ => name,
+            };
+            if is_classifier(name) {
+                continue;
+            }
+            let data = match own.get(name) {
+                Some(table) if name == "pos_embed" => resize_positions(data, table)?,
+                _ => data.clone(),
+            };
+            merged.insert(name.to_owned(), data);
+        }
+        merged.extend(own.into_iter().filter(|(name, _)| is_classifier(name)));
+        self.load_tensors(&merged)
+    }
+}
+
+/// The position table `table`, `[1, 1 + n², dim]`, for the grid of `target`: bicubic (a = −0.75, half-pixel centres, no
+/// antialiasing), the class token's row copied.
+pub fn resize_positions(table: &TensorData, target: &TensorData) -> Result<TensorData, WeightsError> {
+    let misshapen = || WeightsError::Shape {
+        name: "pos_embed".to_owned(),
+        found: table.shape().to_vec(),
+        expected: target.shape().to_vec(),
+    };
+    let (Some((from, dim)), Some((to, target_dim))) = (grid(table), grid(target)) else {
+        return Err(misshapen());
+    };
+    if dim != target_dim {
+        return Err(misshapen());
+    }
+    let values = table.as_slice::<f32>().map_err(|_| misshapen())?;
+    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|i| cubic_taps(i, to, from)).collect();
+    let mut out = Vec::with_capacity(target.num_elements());
+    out.extend_from_slice(&values[..dim]);
+    for row in &taps {
+        for column in &taps {
+            for d in 0..dim {
+                let along = |y: usize| -> f32 {
+                    column.iter().map(|(x, w)| w * values[(1 + y * from + x) * dim + d]).sum()
+                };
+                out.push(row.iter().map(|(y, w)| w * along(*y)).sum());
+            }
+        }
+    }
+    Ok(TensorData::new(out, target.shape().clone()))
+}
+
+/// Side of the grid and values a token, if this is a position table with a class token.
+fn grid(table: &TensorData) -> Option<(usize, usize)> {
+    let [1, tokens, dim] = *table.shape().as_slice() else {
+        return None;
+    };
+    let side = tokens.checked_sub(1)?.isqrt();
+    (side > 0 && side * side + 1 == tokens).then_some((side, dim))
+}
+
+/// The four input positions under output position `i` and their weights (Keys, 1981), edges repeated.
+fn cubic_taps(i: usize, to: usize, from: usize) -> [(usize, f32); 4] {
+    const A: f32 = -0.75;
+    let centre = (i as f32 + 0.5) * from as f32 / to as f32 - 0.5;
+    let first = centre.floor();
+    let t = centre - first;
+    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+    std::array::from_fn(|k| {
+        let position = (first as i64 + k as i64 - 1).clamp(0, from as i64 - 1);
+        (position as usize, weights[k])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ClassifierConfig;
+    use crate::vit::{Pooling, VitConfig};
+    use burn::tensor::Device;
+
+    fn config(image_size: usize, classes: usize) -> ClassifierConfig {
+        ClassifierConfig::Vit(VitConfig {
+            image_size,
+            patch: 4,
+            dim: 8,
+            depth: 1,
+            heads: 2,
+            mlp_ratio: 2.0,
+            drop_path: 0.0,
+            pooling: Pooling::ClassToken,
+            classes,
+        })
+    }
+
+    #[test]
+    fn another_size_and_class_count_take_everything_but_the_head() {
+        let device = Device::flex();
+        let source = config(16, 7).init(1, &device).expect("valid").to_tensors();
+        let source: NamedTensors = source.into_iter().map(|(k, v)| (format!("module.{k}"), v)).collect();
+        let mut net = config(24, 3).init(2, &device).expect("valid");
+        let head = net.to_tensors()["head.weight"].clone();
+        net.load_pretrained(&source).expect("fits");
+        let now = net.to_tensors();
+        assert_eq!(now["head.weight"], head);
+        assert_eq!(now["blocks.0.attn.qkv.weight"], source["module.blocks.0.attn.qkv.weight"]);
+        assert_eq!(now["pos_embed"].shape().as_slice(), [1, 37, 8]);
+    }
+
+    #[test]
+    fn a_network_of_another_width_is_refused() {
+        let device = Device::flex();
+        let source = ClassifierConfig::preset("vit_tiny_patch2_32", 3).expect("known");
+        let source = source.blank(&device).expect("valid").to_tensors();
+        let mut net = config(32, 3).blank(&device).expect("valid");
+        let error = net.load_pretrained(&source).expect_err("another width");
+        assert!(matches!(error, WeightsError::Shape { name, .. } if name == "pos_embed"));
+    }
+}

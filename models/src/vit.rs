@@ -1,0 +1,302 @@
+//! Vision transformer: Dosovitskiy et al., arXiv:2010.11929, with timm's parameter names.
+//!
+//! `B` images, `T` patches, `D` values a token. Pre-norm blocks, exact GELU, a learned position table with one more row
+//! for the class token. The networks of USB (semilearn 0.3.2) differ from timm's in size only.
+
+use burn::Tensor;
+use burn::module::{Module, Param};
+use serde::{Deserialize, Serialize};
+
+use crate::Output;
+use crate::config::ConfigError;
+use crate::initial::{Initialiser, Start};
+use crate::layers::{LayerNorm, Linear};
+use crate::mode::{Mode, Precision, leave};
+
+/// Shape of a [`Vit`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of the square input, in pixels; a multiple of `patch`.
+    pub image_size: usize,
+    /// Side of a patch, in pixels.
+    pub patch: usize,
+    /// Values a token, `D`; a multiple of `heads`.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads in each block.
+    pub heads: usize,
+    /// Width of each block's hidden layer over `dim`.
+    #[serde(default = "mlp_ratio")]
+    pub mlp_ratio: f64,
+    /// Stochastic depth: drop rate of the last block, from 0 at the first in equal steps; in `[0, 1)`.
+    #[serde(default)]
+    pub drop_path: f64,
+    /// What the features are.
+    #[serde(default)]
+    pub pooling: Pooling,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+fn mlp_ratio() -> f64 {
+    4.0
+}
+
+/// What of the last block's output becomes the features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The normalised class token, as in the paper, in timm and in USB.
+    #[default]
+    ClassToken,
+    /// The mean of the normalised patch tokens. The class token still takes part in attention.
+    MeanOfPatches,
+}
+
+impl VitConfig {
+    /// What is wrong with this configuration, if anything.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("image_size", self.image_size),
+            ("patch", self.patch),
+            ("dim", self.dim),
+            ("depth", self.depth),
+            ("heads", self.heads),
+            ("classes", self.classes),
+        ];
+        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Zero { field });
+        }
+        for (field, value, of, divisor) in
+            [("image_size", self.image_size, "patch", self.patch), ("dim", self.dim, "heads", self.heads)]
+        {
+            if !value.is_multiple_of(divisor) {
+                return Err(ConfigError::NotAMultiple { field, value, of, divisor });
+            }
+        }
+        if !(0.0..1.0).contains(&self.drop_path) {
+            return Err(ConfigError::Range { field: "drop_path", value: self.drop_path, range: "[0, 1)" });
+        }
+        if !self.mlp_ratio.is_finite() || self.hidden() == 0 {
+            return Err(ConfigError::Range { field: "mlp_ratio", value: self.mlp_ratio, range: "above 0" });
+        }
+        Ok(())
+    }
+
+    fn hidden(&self) -> usize {
+        (self.dim as f64 * self.mlp_ratio) as usize
+    }
+
+    fn patches(&self) -> usize {
+        (self.image_size / self.patch).pow(2)
+    }
+}
+
+/// A vision transformer with a linear classifier.
+#[derive(Module, Debug)]
+pub struct Vit {
+    /// `[1, 1, D]`
+    pub cls_token: Param<Tensor<3>>,
+    /// `[1, 1 + T, D]`
+    pub pos_embed: Param<Tensor<3>>,
+    patch_embed: PatchEmbed,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Linear,
+    /// Drop rate of each branch: two for each block.
+    #[module(skip)]
+    rates: Vec<f32>,
+    #[module(skip)]
+    pooling: Pooling,
+    #[module(skip)]
+    precision: Precision,
+}
+
+/// Every matrix and the position table: normal with deviation 0.02 (timm truncates at ±2, a hundred deviations away).
+const WEIGHT: Start = Start::Normal(0.02);
+const ZERO: Start = Start::Constant(0.0);
+
+impl Vit {
+    /// A network of this shape; parameters start as timm's.
+    pub fn new(config: &VitConfig, init: &Initialiser) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let dim = config.dim;
+        let steps = config.depth.saturating_sub(1).max(1) as f64;
+        let rate = |block: usize| (config.drop_path * block as f64 / steps) as f32;
+        Ok(Vit {
+            cls_token: init.parameter("cls_token", [1, 1, dim], Start::Normal(1e-6)),
+            pos_embed: init.parameter("pos_embed", [1, 1 + config.patches(), dim], WEIGHT),
+            patch_embed: PatchEmbed { proj: Patches::new(config, &init.part("patch_embed").part("proj")) },
+            blocks: (0..config.depth).map(|i| Block::new(config, &init.part("blocks").part(i))).collect(),
+            norm: LayerNorm::new(&init.part("norm"), dim),
+            head: Linear::new(&init.part("head"), dim, config.classes, WEIGHT, ZERO),
+            rates: (0..config.depth).flat_map(|i| [rate(i); 2]).collect(),
+            pooling: config.pooling,
+            precision: Precision::F32,
+        })
+    }
+
+    /// Images `[B, 3, H, W]` → features `[B, D]` and logits `[B, classes]`.
+    ///
+    /// # Panics
+    /// When the images do not have the configured size.
+    pub fn forward(&self, images: Tensor<4>, mode: Mode<'_>) -> Output {
+        let batch = images.dims()[0];
+        let noise = match mode {
+            Mode::Train { noise } => noise.drop_path(&self.rates, batch, &images.device()),
+            Mode::Evaluate => None,
+        };
+        let mut tokens = self.embed(images); // eq. 1: `[B, 1 + T, D]`
+        for (i, block) in self.blocks.iter().enumerate() {
+            tokens = block.forward(tokens, &self.keep(&noise, 2 * i), self.precision); // eq. 2, 3
+        }
+        let features = self.pool(tokens); // eq. 4
+        // The head is small: in `f32` it costs nothing and the logits keep all their bits.
+        let logits = self.head.forward(features.clone(), Precision::F32);
+        Output { features, logits }
+    }
+
+    /// Tokens of the patches, behind the class token, each with its row of the position table.
+    fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        let patches = leave(self.patch_embed.proj.forward(images, self.precision));
+        let [batch, _, dim] = patches.dims();
+        let class = self.cls_token.val().expand([batch, 1, dim]);
+        Tensor::cat(vec![class, patches], 1) + self.pos_embed.val()
+    }
+
+    /// What the two branches of a block are multiplied by, `[B, 1, 1]` each.
+    fn keep(&self, noise: &Option<Tensor<2>>, branch: usize) -> [Option<Tensor<3>>; 2] {
+        [branch, branch + 1].map(|branch| {
+            let noise = noise.as_ref().filter(|_| self.rates[branch] > 0.0)?;
+            let batch = noise.dims()[1];
+            Some(noise.clone().narrow(0, branch, 1).reshape([batch, 1, 1]))
+        })
+    }
+
+    /// `[B, 1 + T, D]` → `[B, D]`
+    fn pool(&self, tokens: Tensor<3>) -> Tensor<2> {
+        let [batch, count, dim] = tokens.dims();
+        // The norm acts on each token alone, so tokens that are not used need none.
+        let chosen = match self.pooling {
+            Pooling::ClassToken => self.norm.forward(tokens.narrow(1, 0, 1)),
+            Pooling::MeanOfPatches => self.norm.forward(tokens.narrow(1, 1, count - 1)).mean_dim(1),
+        };
+        chosen.reshape([batch, dim])
+    }
+
+    pub(crate) fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+}
+
+#[derive(Module, Debug)]
+struct PatchEmbed {
+    proj: Patches,
+}
+
+/// The convolution whose stride is its kernel, as the matrix product it is: each pixel is used once.
+#[derive(Module, Debug)]
+struct Patches {
+    /// `[D, 3, patch, patch]`
+    weight: Param<Tensor<4>>,
+    /// `[D]`
+    bias: Param<Tensor<1>>,
+}
+
+impl Patches {
+    fn new(config: &VitConfig, init: &Initialiser) -> Self {
+        let side = config.patch;
+        // timm leaves this layer as PyTorch starts convolutions.
+        let start = Start::torch_default(3 * side * side);
+        Patches {
+            weight: init.parameter("weight", [config.dim, 3, side, side], start),
+            bias: init.parameter("bias", [config.dim], start),
+        }
+    }
+
+    /// `[B, 3, H, W]` → `[B, T, D]`
+    fn forward(&self, images: Tensor<4>, precision: Precision) -> Tensor<3> {
+        let [batch, channels, height, width] = images.dims();
+        let weight = self.weight.val();
+        let [dim, _, side, _] = weight.dims();
+        let (rows, columns) = (height / side, width / side);
+        let values = channels * side * side;
+        let patches = images
+            .reshape([batch, channels, rows, side, columns, side])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch, rows * columns, values]);
+        let weight = weight.reshape([dim, values]).swap_dims(0, 1);
+        let bias = precision.enter(self.bias.val());
+        harvest_kernels::linear(precision.enter(patches), precision.enter(weight), Some(bias))
+    }
+}
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Module, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(config: &VitConfig, init: &Initialiser) -> Self {
+        let dim = config.dim;
+        let linear = |init: Initialiser, d_in, d_out| Linear::new(&init, d_in, d_out, WEIGHT, ZERO);
+        let (attn, mlp) = (init.part("attn"), init.part("mlp"));
+        Block {
+            norm1: LayerNorm::new(&init.part("norm1"), dim),
+            attn: Attention {
+                qkv: linear(attn.part("qkv"), dim, 3 * dim),
+                proj: linear(attn.part("proj"), dim, dim),
+                heads: config.heads,
+            },
+            norm2: LayerNorm::new(&init.part("norm2"), dim),
+            mlp: Mlp {
+                fc1: linear(mlp.part("fc1"), dim, config.hidden()),
+                fc2: linear(mlp.part("fc2"), config.hidden(), dim),
+            },
+        }
+    }
+
+    /// Tokens `[B, 1 + T, D]`; `keep`: the branches' factors from stochastic depth.
+    fn forward(&self, x: Tensor<3>, keep: &[Option<Tensor<3>>; 2], precision: Precision) -> Tensor<3> {
+        let add = |x: Tensor<3>, branch: Tensor<3>, keep: &Option<Tensor<3>>| match keep {
+            Some(keep) => x + leave(branch) * keep.clone(),
+            None => x + leave(branch),
+        };
+        let branch = self.attn.forward(self.norm1.forward(x.clone()), precision);
+        let x = add(x, branch, &keep[0]);
+        let branch = self.mlp.forward(self.norm2.forward(x.clone()), precision);
+        add(x, branch, &keep[1])
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, precision: Precision) -> Tensor<3> {
+        let mixed = harvest_kernels::attention(self.qkv.forward(x, precision), self.heads);
+        self.proj.forward(mixed, precision)
+    }
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>, precision: Precision) -> Tensor<3> {
+        self.fc2.forward(harvest_kernels::gelu(self.fc1.forward(x, precision)), precision)
+    }
+}

@@ -1,0 +1,85 @@
+//! The algorithms there are, by name. A new one is one line in the table at the end.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::Algorithm;
+use super::{FixMatch, FixMatchConfig, FreeMatch, FreeMatchConfig, Supervised, SupervisedConfig};
+use crate::bounds::Invalid;
+
+/// Generates the enum of names, the configuration section and the constructor from one table.
+macro_rules! algorithms {
+    ($($(#[$doc:meta])* $variant:ident, $key:ident: $config:ty => |$settings:ident, $classes:ident, $device:ident| $build:expr;)+) => {
+        /// An algorithm's name in recipes: `name = "freematch"`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum AlgorithmName {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl AlgorithmName {
+            /// Every algorithm, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// As written in recipes.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($key),)+ }
+            }
+        }
+
+        /// The section `[algorithm]` of a recipe: which one, and a table of hyper-parameters for each.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct AlgorithmConfig {
+            /// The algorithm to train with.
+            pub name: AlgorithmName,
+            $($(#[$doc])* pub $key: $config,)+
+        }
+
+        impl AlgorithmConfig {
+            /// Refuses hyper-parameters that make no sense, those of algorithms not chosen included.
+            ///
+            /// # Errors
+            /// The first such value.
+            pub fn check(&self) -> Result<(), Invalid> {
+                $(self.$key.check()?;)+
+                Ok(())
+            }
+
+            /// The chosen algorithm in its initial state, for `classes` classes; its state lives on `device`.
+            pub fn build(&self, classes: usize, device: &Device) -> Box<dyn Algorithm> {
+                match self.name {
+                    $(AlgorithmName::$variant => {
+                        let ($settings, $classes, $device) = (self.$key.clone(), classes, device);
+                        let _ = ($classes, $device);
+                        Box::new($build)
+                    })+
+                }
+            }
+        }
+
+        impl Default for AlgorithmConfig {
+            fn default() -> Self {
+                Self { name: AlgorithmName::FreeMatch, $($key: Default::default(),)+ }
+            }
+        }
+    };
+}
+
+algorithms! {
+    /// Thresholds that follow the model's confidence. The default: best on average in the published study.
+    FreeMatch, freematch: FreeMatchConfig => |config, classes, device| FreeMatch::new(config, classes, device);
+    /// One fixed threshold.
+    FixMatch, fixmatch: FixMatchConfig => |config, classes, device| FixMatch::new(config);
+    /// Labelled images only.
+    Supervised, supervised: SupervisedConfig => |config, classes, device| {
+        let SupervisedConfig {} = config;
+        Supervised
+    };
+}
+
+impl std::fmt::Display for AlgorithmName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}

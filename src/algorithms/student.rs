@@ -1,0 +1,112 @@
+//! The student pass: labelled and strong views through the network in one go, with gradients.
+//!
+//! A strong view whose pseudo-label is masked contributes nothing to the loss. With the mask known first, only the
+//! kept views need the forward and backward pass; this is where most of the time of early FixMatch training goes.
+
+use burn::tensor::{Int, Tensor};
+
+use super::loss::cross_entropy_rows;
+use super::{Network, PseudoLabels, SslBatch, Targets};
+
+/// Kept rows are padded up to the next of this many sizes, so that a GPU sees few distinct shapes.
+const SIZES: usize = 8;
+
+/// Logits with gradients, and the pseudo-labels that go with the strong ones.
+pub struct Student {
+    /// `[B, C]`.
+    pub labelled: Tensor<2>,
+    /// `[K, C]`: the strong views that were computed, `K ≤ U`; none if every row was masked and left out.
+    pub strong: Option<Strong>,
+    /// `U`, over which unsupervised losses are averaged however many rows were computed.
+    unlabelled: usize,
+}
+
+/// The strong views that went through the network.
+pub struct Strong {
+    /// `[K, C]`.
+    pub logits: Tensor<2>,
+    /// `[K]`; 0 in rows that only pad.
+    pub mask: Tensor<1>,
+    /// For `K` rows.
+    pub targets: Targets,
+}
+
+impl Student {
+    /// Runs the pass. Leaves masked views out if the batch asks for it and the network allows it.
+    pub fn pass(network: &dyn Network, batch: &SslBatch, pseudo: &PseudoLabels) -> Self {
+        let unlabelled = pseudo.mask.dims()[0];
+        let rows = (batch.skip_masked && network.rows_are_independent())
+            .then(|| rows_to_compute(&pseudo.mask))
+            .filter(|rows| rows.len() < unlabelled);
+        let Some(rows) = rows else {
+            let all = batch.strong_rows().collect::<Vec<_>>();
+            let (labelled, logits) = joint(network, batch, batch.strong.clone(), &all);
+            let strong = Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
+            return Self { labelled, strong: Some(strong), unlabelled };
+        };
+        if rows.is_empty() {
+            let all = batch.labelled_rows().collect::<Vec<_>>();
+            let labelled = network.student(batch.labelled.clone(), &all);
+            return Self { labelled, strong: None, unlabelled };
+        }
+        let numbers = rows.iter().map(|row| batch.strong_rows().start + *row as u64).collect::<Vec<_>>();
+        let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &pseudo.mask.device());
+        let images = batch.strong.clone().select(0, rows.clone());
+        let (labelled, logits) = joint(network, batch, images, &numbers);
+        let targets = match &pseudo.targets {
+            Targets::Hard(classes) => Targets::Hard(classes.clone().select(0, rows.clone())),
+            Targets::Soft(targets) => Targets::Soft(targets.clone().select(0, rows.clone())),
+        };
+        let strong = Strong { logits, mask: pseudo.mask.clone().select(0, rows), targets };
+        Self { labelled, strong: Some(strong), unlabelled }
+    }
+
+    /// Masked cross-entropy averaged over all `U` unlabelled images, dropped ones included: `[1]`.
+    pub fn consistency(&self) -> Tensor<1> {
+        match &self.strong {
+            Some(strong) => {
+                let rows = cross_entropy_rows(strong.logits.clone(), strong.targets.clone());
+                (rows * strong.mask.clone()).sum().div_scalar(self.unlabelled as f32)
+            }
+            None => Tensor::zeros([1], &self.labelled.device()),
+        }
+    }
+}
+
+/// One pass over the labelled images and these strong views; one large batch is faster than two small ones.
+fn joint(network: &dyn Network, batch: &SslBatch, strong: Tensor<4>, rows: &[u64]) -> (Tensor<2>, Tensor<2>) {
+    let labelled = batch.labelled.clone();
+    let (count, strong_count) = (labelled.dims()[0], strong.dims()[0]);
+    let rows: Vec<u64> = batch.labelled_rows().chain(rows.iter().copied()).collect();
+    let logits = network.student(Tensor::cat(vec![labelled, strong], 0), &rows);
+    (logits.clone().narrow(0, 0, count), logits.narrow(0, count, strong_count))
+}
+
+/// Kept rows in order, padded with masked rows to a multiple of an eighth of the batch. Reads the mask to the host.
+fn rows_to_compute(mask: &Tensor<1>) -> Vec<i32> {
+    let mask: Vec<bool> = mask.to_data().iter::<f32>().map(|weight| weight != 0.0).collect();
+    let rows =
+        |kept: bool| mask.iter().enumerate().filter(move |(_, k)| **k == kept).map(|(row, _)| row as i32);
+    let kept = rows(true).count();
+    let step = mask.len().div_ceil(SIZES).max(1);
+    let size = kept.next_multiple_of(step).min(mask.len());
+    rows(true).chain(rows(false)).take(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn kept_rows_come_first_and_sizes_are_few() {
+        let device = Device::flex();
+        let mask = |bits: &[f32]| Tensor::<1>::from_data(bits, &device);
+        assert_eq!(rows_to_compute(&mask(&[0.0, 1.0, 0.0, 1.0])), [1, 3]);
+        assert_eq!(rows_to_compute(&mask(&[0.0; 4])), [0i32; 0]);
+        let mut bits = [0.0; 32];
+        bits[7] = 1.0;
+        assert_eq!(rows_to_compute(&mask(&bits)), [7, 0, 1, 2]);
+    }
+}

@@ -1,0 +1,64 @@
+//! Tells a whole JPEG from one that was cut off.
+//!
+//! The decoder fills what is missing with grey and reports success, so a half-copied photograph would silently train
+//! as a half-grey one. A JPEG that arrived whole has an end marker *outside* its header segments (the thumbnail inside
+//! an EXIF segment has one of its own). See ITU-T T.81, annex B.
+
+/// Whether the end-of-image marker of the main image is there.
+pub(super) fn has_end(bytes: &[u8]) -> bool {
+    let mut position = 2; // after the start marker
+    loop {
+        let Some(marker) = next_marker(bytes, &mut position) else { return false };
+        match marker {
+            END_OF_IMAGE => return true,
+            0x01 | 0xD0..=0xD8 => {} // stand alone, no length
+            _ => {
+                let Some(length) = bytes.get(position..position + 2) else { return false };
+                // After a start-of-scan segment comes compressed data; `next_marker` walks through it.
+                position += usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+            }
+        }
+    }
+}
+
+const END_OF_IMAGE: u8 = 0xD9;
+
+/// The next marker at or after `position`, which moves behind it. `FF 00` is a data byte, further `FF`s are padding.
+fn next_marker(bytes: &[u8], position: &mut usize) -> Option<u8> {
+    loop {
+        let offset = bytes.get(*position..)?.iter().position(|&byte| byte == 0xFF)?;
+        let code = *bytes.get(*position + offset + 1)?;
+        if code == 0xFF {
+            *position += offset + 1;
+            continue;
+        }
+        *position += offset + 2;
+        if code != 0x00 {
+            return Some(code);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{jpeg, noise, with_orientation};
+    use super::*;
+
+    #[test]
+    fn every_cut_of_a_jpeg_lacks_its_end() {
+        let whole = with_orientation(&jpeg(&noise(40, 30, 7)), 6);
+        assert!(has_end(&whole));
+        for length in 0..whole.len() {
+            assert!(!has_end(&whole[..length]), "cut to {length} of {} bytes", whole.len());
+        }
+        let mut trailing = whole;
+        trailing.extend_from_slice(b"maker notes after the end");
+        assert!(has_end(&trailing));
+    }
+
+    #[test]
+    fn the_end_of_a_thumbnail_does_not_count() {
+        // Start, APP1 of 6 bytes holding `FF D9`, then nothing.
+        assert!(!has_end(&[0xFF, 0xD8, 0xFF, 0xE1, 0, 6, 0xFF, 0xD9, 0, 0]));
+    }
+}

@@ -1,0 +1,194 @@
+//! Which images make up a step: a pure function of seed and position, so that resuming is starting at a step.
+//!
+//! Images come in epochs; each epoch is a permutation of its own, drawn from (seed, order, epoch), and the epochs
+//! follow one another without a gap. A batch may therefore span epochs, with few labels several, and no image comes
+//! twice within one epoch. All ranks share that one sequence, and in each step every rank takes its own slice of it:
+//! every rank has a batch in every step, and the union over ranks is what one rank with the whole batch would take.
+
+use rand::Rng;
+
+use crate::random::{Purpose, stream};
+
+/// Which of the two sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Of labelled images.
+    Labelled,
+    /// Of unlabelled images.
+    Unlabelled,
+}
+
+/// One place in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// The image, one of those the sampler was made with.
+    pub index: u32,
+    /// How often all images have come before; part of the key of the image's augmentation.
+    pub epoch: u64,
+}
+
+/// Why there can be no sampler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplerError {
+    /// Nothing to sample from.
+    #[error("there are no {} images to train on", match order { Order::Labelled => "labelled", Order::Unlabelled => "unlabelled" })]
+    Empty {
+        /// Which sequence.
+        order: Order,
+    },
+    /// A rank outside of the world.
+    #[error("rank {rank} of {world_size} does not exist")]
+    Rank {
+        /// This process.
+        rank: u32,
+        /// All processes.
+        world_size: u32,
+    },
+}
+
+/// The endless sequence of images of one kind; see the [module](self).
+///
+/// Holds the permutation of the epoch last asked for, nothing else: asking is a pure function.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    indices: Vec<u32>,
+    seed: u64,
+    order: Order,
+    rank: u32,
+    world_size: u32,
+    epoch: u64,
+    permuted: Vec<u32>,
+}
+
+impl Sampler {
+    /// Samples from `indices` in a single process.
+    ///
+    /// # Errors
+    /// [`SamplerError::Empty`].
+    pub fn new(indices: Vec<u32>, order: Order, seed: u64) -> Result<Self, SamplerError> {
+        if indices.is_empty() {
+            return Err(SamplerError::Empty { order });
+        }
+        let permuted = permutation(&indices, order, seed, 0);
+        Ok(Self { indices, seed, order, rank: 0, world_size: 1, epoch: 0, permuted })
+    }
+
+    /// The share of process `rank` of `world_size`.
+    ///
+    /// # Errors
+    /// [`SamplerError::Rank`] unless `rank < world_size`.
+    pub fn for_rank(self, rank: u32, world_size: u32) -> Result<Self, SamplerError> {
+        if rank >= world_size {
+            return Err(SamplerError::Rank { rank, world_size });
+        }
+        Ok(Self { rank, world_size, ..self })
+    }
+
+    /// The images of this rank in step `step` (from 0), where every rank takes `batch` in each step.
+    pub fn batch(&mut self, step: u64, batch: usize) -> Vec<Pick> {
+        let global = batch as u64 * u64::from(self.world_size);
+        self.at(step * global + batch as u64 * u64::from(self.rank), batch)
+    }
+
+    /// `count` images of the shared sequence from `position` on, for callers whose batch changes between steps.
+    pub fn at(&mut self, position: u64, count: usize) -> Vec<Pick> {
+        (position..position + count as u64).map(|position| self.pick(position)).collect()
+    }
+
+    /// How many images an epoch has.
+    pub fn epoch_len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn pick(&mut self, position: u64) -> Pick {
+        let length = self.indices.len() as u64;
+        let (epoch, offset) = (position / length, position % length);
+        if epoch != self.epoch {
+            self.permuted = permutation(&self.indices, self.order, self.seed, epoch);
+            self.epoch = epoch;
+        }
+        Pick { index: self.permuted[offset as usize], epoch }
+    }
+}
+
+/// Fisher and Yates' shuffle, written out so that another version of `rand` cannot change a run's order.
+fn permutation(indices: &[u32], order: Order, seed: u64, epoch: u64) -> Vec<u32> {
+    let purpose = match order {
+        Order::Labelled => Purpose::LabelledOrder,
+        Order::Unlabelled => Purpose::UnlabelledOrder,
+    };
+    let mut rng = stream(seed, purpose, [epoch, 0, 0]);
+    let mut permuted = indices.to_vec();
+    for last in (1..permuted.len()).rev() {
+        // Uniform below last + 1 up to a bias of at most 2^-32.
+        let other = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
+        permuted.swap(last, other as usize);
+    }
+    permuted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn sampler(length: u32, seed: u64) -> Sampler {
+        Sampler::new((0..length).map(|i| i * 3).collect(), Order::Labelled, seed).expect("not empty")
+    }
+
+    proptest! {
+        #[test]
+        fn an_epoch_holds_every_image_once(length in 1u32..50, batch in 1usize..40, seed: u64, from in 0u64..5) {
+            let mut sampler = sampler(length, seed);
+            let mut epochs: std::collections::BTreeMap<u64, Vec<u32>> = Default::default();
+            for step in 0..20 {
+                for pick in sampler.batch(from + step, batch) {
+                    epochs.entry(pick.epoch).or_default().push(pick.index);
+                }
+            }
+            let whole = epochs.len();
+            for (place, picks) in epochs.into_values().enumerate() {
+                prop_assert_eq!(picks.iter().collect::<HashSet<_>>().len(), picks.len());
+                prop_assert!(place == 0 || place + 1 == whole || picks.len() == length as usize);
+            }
+        }
+
+        #[test]
+        fn any_step_can_be_asked_at_any_time(length in 1u32..50, batch in 1usize..20, seed: u64, steps in prop::collection::vec(0u64..30, 1..20)) {
+            let mut jumping = sampler(length, seed);
+            for step in steps {
+                prop_assert_eq!(jumping.batch(step, batch), sampler(length, seed).batch(step, batch));
+            }
+        }
+
+        #[test]
+        fn ranks_share_one_sequence(length in 1u32..50, batch in 1usize..8, world in 1u32..6, step in 0u64..20, seed: u64) {
+            let alone = sampler(length, seed).batch(step, batch * world as usize);
+            let together: Vec<Pick> = (0..world)
+                .flat_map(|rank| sampler(length, seed).for_rank(rank, world).expect("exists").batch(step, batch))
+                .collect();
+            prop_assert_eq!(together, alone);
+        }
+    }
+
+    #[test]
+    fn epochs_seeds_and_orders_differ() {
+        let mut one = sampler(1000, 1);
+        let first: Vec<u32> = one.batch(0, 1000).iter().map(|pick| pick.index).collect();
+        let second: Vec<u32> = one.batch(1, 1000).iter().map(|pick| pick.index).collect();
+        let other: Vec<u32> = sampler(1000, 2).batch(0, 1000).iter().map(|pick| pick.index).collect();
+        let unlabelled = permutation(&one.indices, Order::Unlabelled, 1, 0);
+        assert!(first != second && first != other && first != unlabelled && first != one.indices);
+    }
+
+    #[test]
+    fn nothing_to_sample_is_an_error() {
+        assert_eq!(
+            Sampler::new(vec![], Order::Unlabelled, 0).expect_err("empty"),
+            SamplerError::Empty { order: Order::Unlabelled }
+        );
+        assert!(matches!(sampler(3, 0).for_rank(2, 2), Err(SamplerError::Rank { rank: 2, world_size: 2 })));
+    }
+}

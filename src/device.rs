@@ -1,0 +1,90 @@
+//! Where tensors live: chosen at run time by name.
+
+use burn::tensor::Device;
+
+/// A device that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// Not a name.
+    #[error("there is no device `{name}`; say cpu, cuda, cuda:N or auto")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// The program lacks the feature.
+    #[error(
+        "this program was built without `cuda`; build it with `cargo build --release --features cuda`, or say --device cpu"
+    )]
+    NotBuilt,
+    /// No such GPU.
+    #[error("there is no CUDA device {index} here: {reason}; `harvest doctor` tells more")]
+    Absent {
+        /// Its number.
+        index: usize,
+        /// What was found instead.
+        reason: String,
+    },
+}
+
+/// The device called `name`: `cpu`, `cuda`, `cuda:N`, or `auto` for the best there is.
+///
+/// # Errors
+/// If the name is none, or the device is not there.
+pub fn by_name(name: &str) -> Result<Device, DeviceError> {
+    let unknown = || DeviceError::Unknown { name: name.to_owned() };
+    match name {
+        "cpu" => Ok(Device::flex()),
+        "auto" => Ok(cuda(0).unwrap_or_else(|_| Device::flex())),
+        "cuda" => cuda(0),
+        _ => cuda(name.strip_prefix("cuda:").and_then(|n| n.parse().ok()).ok_or_else(unknown)?),
+    }
+}
+
+/// What to call a device in logs.
+pub fn describe(device: &Device) -> &'static str {
+    if is_cpu(device) { "cpu" } else { "cuda" }
+}
+
+/// Whether this is the CPU.
+pub fn is_cpu(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
+}
+
+/// Number of CUDA devices, or why there is none.
+///
+/// # Errors
+/// In words: not built in, no driver, no device.
+pub fn cuda_devices() -> Result<usize, String> {
+    #[cfg(not(feature = "cuda"))]
+    return Err("this program was built without the feature `cuda`".to_owned());
+    #[cfg(feature = "cuda")]
+    {
+        // Touching CUDA where its libraries are missing panics deep inside; that is an answer, not a crash.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let found =
+            std::panic::catch_unwind(|| Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len());
+        std::panic::set_hook(hook);
+        let found = found.map_err(|panic| {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            words.unwrap_or_else(|| "CUDA cannot be loaded".to_owned())
+        })?;
+        if found == 0 { Err("the driver reports no device".to_owned()) } else { Ok(found) }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> Result<Device, DeviceError> {
+    match cuda_devices() {
+        Ok(count) if index < count => Ok(Device::cuda(index)),
+        Ok(count) => Err(DeviceError::Absent { index, reason: format!("there are {count}") }),
+        Err(reason) => Err(DeviceError::Absent { index, reason }),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_index: usize) -> Result<Device, DeviceError> {
+    Err(DeviceError::NotBuilt)
+}

@@ -1,0 +1,113 @@
+//! Batches of views, prepared ahead of the step that needs them.
+//!
+//! A batch is a function of the seed and the step's number alone; a thread makes the next ones while the present one
+//! is trained on.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::Scope;
+
+use crate::augment::{View, ViewConfig, ViewRequest, fill_views};
+use crate::data::{ImageCache, Pick, Sampler};
+
+/// How many batches wait at most.
+const AHEAD: usize = 2;
+
+/// Views of one step, as bytes `[images, size, size, 3]`.
+#[derive(Debug)]
+pub struct HostBatch {
+    /// The step it is for.
+    pub step: u64,
+    /// Weak views of labelled images.
+    pub labelled: Vec<u8>,
+    /// Their classes.
+    pub labels: Vec<i32>,
+    /// Weak views of unlabelled images; empty if none are needed.
+    pub weak: Vec<u8>,
+    /// Strong views of the same.
+    pub strong: Vec<u8>,
+    /// Which unlabelled images.
+    pub indices: Vec<u32>,
+    /// Passes over the unlabelled (else the labelled) images that are complete before this step.
+    pub epoch: u64,
+}
+
+/// Everything batches are made from.
+#[derive(Debug, Clone)]
+pub struct Loader<'a> {
+    /// The images.
+    pub cache: &'a ImageCache,
+    /// Class of every image of the data set; only those of labelled images are looked at.
+    pub labels: &'a [Option<u16>],
+    /// How views are made.
+    pub views: &'a ViewConfig,
+    /// Seed of the views.
+    pub seed: u64,
+    /// Order of labelled images and how many make a step.
+    pub labelled: (Sampler, usize),
+    /// Order of unlabelled images and how many make a step; none for algorithms that need none.
+    pub unlabelled: Option<(Sampler, usize)>,
+}
+
+impl Loader<'_> {
+    /// The batch of step `step`.
+    pub fn batch(&mut self, step: u64) -> HostBatch {
+        let picks = self.labelled.0.batch(step, self.labelled.1);
+        let labels = picks
+            .iter()
+            .map(|pick| {
+                let label = self.labels[pick.index as usize];
+                i32::from(label.expect("images of the labelled split have a label"))
+            })
+            .collect();
+        let unlabelled = match &mut self.unlabelled {
+            Some((sampler, count)) => sampler.batch(step, *count),
+            None => Vec::new(),
+        };
+        HostBatch {
+            step,
+            labelled: self.views(&picks, View::Labelled),
+            labels,
+            weak: self.views(&unlabelled, View::Weak),
+            strong: self.views(&unlabelled, View::Strong),
+            epoch: unlabelled.first().or(picks.first()).map_or(0, |pick| pick.epoch),
+            indices: unlabelled.into_iter().map(|pick| pick.index).collect(),
+        }
+    }
+
+    fn views(&self, picks: &[Pick], view: View) -> Vec<u8> {
+        let size = self.cache.size() as usize;
+        let requests: Vec<ViewRequest<'_>> = picks
+            .iter()
+            .map(|pick| ViewRequest {
+                source: self.cache.image(pick.index),
+                image: u64::from(pick.index),
+                epoch: pick.epoch,
+                view,
+            })
+            .collect();
+        let mut out = vec![0; picks.len() * size * size * 3];
+        fill_views(&requests, size, self.views, self.seed, &mut out);
+        out
+    }
+
+    /// Makes the batches of steps `steps` in a thread of `scope`. Dropping the receiver ends it.
+    pub fn prefetch<'scope, 'env: 'scope>(
+        mut self,
+        scope: &'scope Scope<'scope, 'env>,
+        steps: std::ops::Range<u64>,
+    ) -> Receiver<HostBatch>
+    where
+        Self: 'scope,
+    {
+        let (sender, receiver) = sync_channel(AHEAD);
+        scope.spawn(move || {
+            for step in steps {
+                // The trainer has stopped listening: it was interrupted, or it failed.
+                if sender.send(self.batch(step)).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}

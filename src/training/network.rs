@@ -1,0 +1,44 @@
+//! A classifier as the algorithms see it during one step.
+
+use burn::tensor::Tensor;
+use harvest_models::{Classifier, Mode, Noise, Rows};
+
+use crate::algorithms::Network;
+
+/// The student (tracked) and the teacher (the same weights, off the graph) of one step.
+///
+/// With batch normalisation both passes use the statistics of the images they see, and both move the running statistics:
+/// the teacher's from weak views, the student's from labelled and strong ones. The published stack normalises all three
+/// kinds in one batch, which is why it must push the weak views through the graph as well.
+pub struct StepNetwork<'a> {
+    student: &'a Classifier,
+    teacher: Classifier,
+    rows_are_independent: bool,
+    /// Key of this step's stochastic depth.
+    noise: u64,
+}
+
+impl<'a> StepNetwork<'a> {
+    /// For one step; `noise` is the step's own seed.
+    pub fn new(net: &'a Classifier, rows_are_independent: bool, noise: u64) -> Self {
+        Self { student: net, teacher: net.detached(), rows_are_independent, noise }
+    }
+
+    fn mode<'r>(&self, rows: &'r [u64]) -> Mode<'r> {
+        Mode::Train { noise: Noise { seed: self.noise, rows: Rows::Each(rows) } }
+    }
+}
+
+impl Network for StepNetwork<'_> {
+    fn student(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
+        self.student.forward(images, self.mode(rows)).logits
+    }
+
+    fn teacher(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
+        self.teacher.forward(images.inner(), self.mode(rows)).logits
+    }
+
+    fn rows_are_independent(&self) -> bool {
+        self.rows_are_independent
+    }
+}

@@ -1,0 +1,240 @@
+//! AdamW and SGD with Nesterov momentum over all parameters of a classifier, with layer-wise learning rates.
+//!
+//! The state lives here, by parameter name, so that a checkpoint is plain tensors and a resumed run continues to the
+//! same numbers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{Tensor, TensorData};
+use harvest_kernels::AdamW;
+use harvest_models::{Classifier, NamedTensors};
+
+use crate::config::OptimizerName;
+
+/// AdamW's decay rates and ε as PyTorch's defaults.
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const EPSILON: f32 = 1e-8;
+
+/// What an optimizer needs to know beside the gradients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerConfig {
+    /// Which rule.
+    pub rule: OptimizerName,
+    /// AdamW: decoupled; SGD: added to the gradient, as in PyTorch.
+    pub weight_decay: f64,
+    /// SGD only.
+    pub momentum: f64,
+    /// Rate of a layer relative to the one above it, in (0, 1].
+    pub layer_decay: f64,
+}
+
+/// How one parameter is treated.
+#[derive(Debug, Clone)]
+struct Treatment {
+    name: String,
+    rate_factor: f64,
+    weight_decay: f32,
+}
+
+/// The optimizer and its state.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    treatments: HashMap<ParamId, Treatment>,
+    slots: BTreeMap<String, Slots>,
+    updates: u32,
+}
+
+/// State of one parameter, flattened: AdamW's two moments, or SGD's momentum buffer.
+#[derive(Debug, Clone)]
+struct Slots(Vec<Tensor<1>>);
+
+/// A saved state that does not fit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptimizerError {
+    /// Of another network or another optimizer.
+    #[error("the saved optimizer state does not fit this network and optimizer: {reason}")]
+    Foreign {
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl Optimizer {
+    /// For the parameters of `net`, before the first update.
+    pub fn new(config: OptimizerConfig, net: &Classifier) -> Self {
+        let treatments = net
+            .parameters()
+            .into_iter()
+            .map(|parameter| {
+                let treatment = Treatment {
+                    rate_factor: config.layer_decay.powi(parameter.depth as i32),
+                    weight_decay: if parameter.decays { config.weight_decay as f32 } else { 0.0 },
+                    name: parameter.name,
+                };
+                (parameter.id, treatment)
+            })
+            .collect();
+        Self { config, treatments, slots: BTreeMap::new(), updates: 0 }
+    }
+
+    /// One update with base rate `lr`. Parameters without a gradient stay as they are.
+    pub fn step(&mut self, net: Classifier, gradients: &mut GradientsParams, lr: f64) -> Classifier {
+        self.updates += 1;
+        net.map(&mut Update { optimizer: self, gradients, lr })
+    }
+
+    /// The whole state by name: `first/…` and `second/…`, or `momentum/…`, and the number of updates.
+    pub fn state(&self) -> NamedTensors {
+        let parts = self.parts();
+        let mut state: NamedTensors = self
+            .slots
+            .iter()
+            .flat_map(|(name, slots)| {
+                parts.iter().zip(&slots.0).map(move |(part, slot)| (format!("{part}/{name}"), slot.to_data()))
+            })
+            .collect();
+        state.insert("updates".to_owned(), TensorData::new(vec![i64::from(self.updates)], [1]));
+        state
+    }
+
+    /// Takes back what [`Optimizer::state`] gave.
+    ///
+    /// # Errors
+    /// If it belongs to another optimizer or network; the optimizer is then as it was.
+    pub fn restore(&mut self, mut state: NamedTensors, net: &Classifier) -> Result<(), OptimizerError> {
+        let foreign = |reason: String| OptimizerError::Foreign { reason };
+        let device = net.device().inner();
+        let updates = state
+            .remove("updates")
+            .and_then(|data| data.iter::<i64>().next())
+            .and_then(|updates| u32::try_from(updates).ok())
+            .ok_or_else(|| foreign("it does not tell the number of updates".to_owned()))?;
+        let mut slots = BTreeMap::new();
+        for parameter in net.parameters() {
+            let mut own = Vec::new();
+            for part in self.parts() {
+                let key = format!("{part}/{}", parameter.name);
+                let Some(data) = state.remove(&key) else { continue };
+                let expected: usize = parameter.shape.iter().product();
+                if data.num_elements() != expected {
+                    let found = data.num_elements();
+                    return Err(foreign(format!("`{key}` has {found} values, not {expected}")));
+                }
+                own.push(Tensor::from_data(data, &device));
+            }
+            match own.len() {
+                0 => {}
+                n if n == self.parts().len() => {
+                    slots.insert(parameter.name, Slots(own));
+                }
+                _ => return Err(foreign(format!("`{}` is incomplete", parameter.name))),
+            }
+        }
+        if let Some(name) = state.into_keys().next() {
+            return Err(foreign(format!("it holds `{name}`")));
+        }
+        (self.slots, self.updates) = (slots, updates);
+        Ok(())
+    }
+
+    fn parts(&self) -> &'static [&'static str] {
+        match self.config.rule {
+            OptimizerName::AdamW => &["first", "second"],
+            OptimizerName::Sgd => &["momentum"],
+        }
+    }
+}
+
+/// Walks over the parameters and replaces each.
+struct Update<'a> {
+    optimizer: &'a mut Optimizer,
+    gradients: &'a mut GradientsParams,
+    lr: f64,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(treatment) = self.optimizer.treatments.get(&parameter.id).cloned() else { return parameter };
+        let Some(gradient) = self.gradients.remove::<D>(parameter.id) else { return parameter };
+        let (id, weight, mapper) = parameter.consume();
+        let tracked = weight.is_require_grad();
+        // A contiguous layout of its own: gradients of transposed products may come as strided views.
+        let weight = self.optimizer.update(weight.inner(), gradient, &treatment, self.lr);
+        Param::from_mapped_value(id, Tensor::from_inner(weight).set_require_grad(tracked), mapper)
+    }
+}
+
+impl Optimizer {
+    fn update<const D: usize>(
+        &mut self,
+        weight: Tensor<D>,
+        gradient: Tensor<D>,
+        treatment: &Treatment,
+        lr: f64,
+    ) -> Tensor<D> {
+        let lr = (lr * treatment.rate_factor) as f32;
+        let slots = self.slots.remove(&treatment.name);
+        let (weight, slots) = match self.config.rule {
+            OptimizerName::AdamW => self.adamw(weight, gradient, slots, treatment, lr),
+            OptimizerName::Sgd => self.sgd(weight, gradient, slots, treatment, lr),
+        };
+        self.slots.insert(treatment.name.clone(), slots);
+        weight
+    }
+
+    fn adamw<const D: usize>(
+        &self,
+        weight: Tensor<D>,
+        gradient: Tensor<D>,
+        slots: Option<Slots>,
+        treatment: &Treatment,
+        lr: f32,
+    ) -> (Tensor<D>, Slots) {
+        let shape = weight.dims();
+        let count = shape.iter().product::<usize>();
+        let [first, second] = match slots.map(|slots| <[Tensor<1>; 2]>::try_from(slots.0)) {
+            Some(Ok(moments)) => moments.map(|moment| moment.reshape(shape)),
+            _ => [weight.zeros_like(), weight.zeros_like()],
+        };
+        let rule = AdamW {
+            lr,
+            beta1: BETA1,
+            beta2: BETA2,
+            eps: EPSILON,
+            weight_decay: treatment.weight_decay,
+            step: self.updates,
+        };
+        let [weight, first, second] = harvest_kernels::adamw(weight, gradient, first, second, rule);
+        (weight, Slots([first, second].map(|moment| moment.reshape([count])).to_vec()))
+    }
+
+    /// PyTorch's SGD: `g ← g + wd·w; b ← μ b + g; w ← w − lr (g + μ b)`, with `b = g` at the first update.
+    fn sgd<const D: usize>(
+        &self,
+        weight: Tensor<D>,
+        gradient: Tensor<D>,
+        slots: Option<Slots>,
+        treatment: &Treatment,
+        lr: f32,
+    ) -> (Tensor<D>, Slots) {
+        let shape = weight.dims();
+        let count = shape.iter().product::<usize>();
+        let momentum = self.config.momentum as f32;
+        let gradient = if treatment.weight_decay > 0.0 {
+            gradient + weight.clone().mul_scalar(treatment.weight_decay)
+        } else {
+            gradient
+        };
+        let buffer = match slots.and_then(|slots| slots.0.into_iter().next()) {
+            Some(buffer) => buffer.reshape(shape).mul_scalar(momentum) + gradient.clone(),
+            None => gradient.clone(),
+        };
+        let weight = weight - (gradient + buffer.clone().mul_scalar(momentum)).mul_scalar(lr);
+        (weight, Slots(vec![buffer.reshape([count])]))
+    }
+}

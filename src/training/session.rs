@@ -1,0 +1,170 @@
+//! The moving parts of a run between two steps: network, optimizer, average, algorithm.
+
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor};
+use harvest_models::{Classifier, ClassifierConfig, ConfigError};
+use rand::RngExt;
+
+use super::checkpoint::{Checkpoint, CheckpointError, Progress};
+use super::ema::Ema;
+use super::loader::HostBatch;
+use super::network::StepNetwork;
+use super::optimizer::{Optimizer, OptimizerConfig};
+use crate::algorithms::{Algorithm, AlgorithmConfig, SslBatch};
+use crate::augment::Normalisation;
+use crate::config::{Precision, Switch, TrainingConfig};
+use crate::inference::images_to_tensor;
+use crate::random::{Purpose, stream};
+
+/// What [`Session::new`] builds from.
+#[derive(Debug, Clone)]
+pub struct Setup<'a> {
+    /// The network.
+    pub model: &'a ClassifierConfig,
+    /// The algorithm.
+    pub algorithm: &'a AlgorithmConfig,
+    /// Everything about optimisation.
+    pub training: &'a TrainingConfig,
+    /// What views are scaled with.
+    pub normalisation: &'a Normalisation,
+    /// Where it runs; without autodiff.
+    pub device: Device,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+}
+
+impl Setup<'_> {
+    /// Identifies network, classes and algorithm in checkpoints.
+    pub fn kind(&self) -> String {
+        let model = serde_json::to_string(self.model).expect("a network's configuration is plain data");
+        format!("{} with {model}", self.algorithm.name)
+    }
+
+    /// Whether networks compute in bf16: where asked for, or automatically on GPUs.
+    fn precision(&self) -> harvest_models::Precision {
+        match self.training.precision {
+            Precision::F32 => harvest_models::Precision::F32,
+            Precision::Bf16 => harvest_models::Precision::Bf16,
+            Precision::Auto if crate::device::is_cpu(&self.device) => harvest_models::Precision::F32,
+            Precision::Auto => harvest_models::Precision::Bf16,
+        }
+    }
+}
+
+/// A run between two steps.
+pub struct Session<'a> {
+    setup: Setup<'a>,
+    network: Classifier,
+    ema: Ema,
+    optimizer: Optimizer,
+    algorithm: Box<dyn Algorithm>,
+    /// Steps done.
+    pub step: u64,
+}
+
+/// The scalars of one step, still on the device: `loss` first.
+pub type Scalars = Vec<(&'static str, Tensor<1>)>;
+
+impl<'a> Session<'a> {
+    /// Before the first step, with weights from the seed or from `pretrained`.
+    ///
+    /// # Errors
+    /// If there can be no such network.
+    pub fn new(setup: Setup<'a>) -> Result<Self, ConfigError> {
+        let device = setup.device.clone().autodiff();
+        let seed = stream(setup.training.seed, Purpose::Initialisation, [0; 3]).random();
+        let network = setup.model.init(seed, &device)?.with_precision(setup.precision());
+        let optimizer = OptimizerConfig {
+            rule: setup.training.optimizer,
+            weight_decay: setup.training.weight_decay,
+            momentum: setup.training.momentum,
+            layer_decay: setup.training.layer_decay,
+        };
+        Ok(Self {
+            ema: Ema::new(setup.training.ema, &network),
+            optimizer: Optimizer::new(optimizer, &network),
+            algorithm: setup.algorithm.build(setup.model.classes(), &setup.device),
+            network,
+            step: 0,
+            setup,
+        })
+    }
+
+    /// Starts from given weights instead of random ones.
+    ///
+    /// # Errors
+    /// If they are not this network's.
+    pub fn load_weights(&mut self, file: &std::path::Path) -> Result<(), harvest_models::WeightsError> {
+        self.network.load_safetensors(file)?;
+        self.ema = Ema::new(self.setup.training.ema, &self.network);
+        Ok(())
+    }
+
+    /// Whether the algorithm looks at unlabelled images.
+    pub fn needs_unlabelled(&self) -> bool {
+        self.algorithm.needs_unlabelled()
+    }
+
+    /// One step on `batch` with learning rate `lr`. Reads nothing back from the device, but for the mask where masked
+    /// views are left out.
+    pub fn advance(&mut self, batch: HostBatch, lr: f64) -> Scalars {
+        let batch = self.upload(batch);
+        let noise = stream(self.setup.training.seed, Purpose::Network, [self.step, 0, 0]).random();
+        let independent = self.setup.model.rows_are_independent();
+        let step = self.algorithm.step(&StepNetwork::new(&self.network, independent, noise), &batch);
+        let mut scalars = vec![("loss", step.total.clone().inner())];
+        scalars.extend(step.scalars);
+        let gradients = step.total.backward();
+        let mut gradients = GradientsParams::from_grads(gradients, &self.network);
+        self.network = self.optimizer.step(self.network.clone(), &mut gradients, lr);
+        self.ema.update(&self.network);
+        self.step += 1;
+        scalars
+    }
+
+    fn upload(&self, batch: HostBatch) -> SslBatch {
+        let device = &self.setup.device;
+        let size = self.setup.model.image_size();
+        let images = |bytes| images_to_tensor(bytes, size, self.setup.normalisation, device);
+        SslBatch {
+            labels: Tensor::<1, Int>::from_data(batch.labels.as_slice(), device),
+            labelled: images(batch.labelled),
+            weak: images(batch.weak),
+            strong: images(batch.strong),
+            indices: batch.indices,
+            step: batch.step,
+            total_steps: self.setup.total_steps,
+            skip_masked: self.setup.training.skip_masked != Switch::Off,
+        }
+    }
+
+    /// The network that predicts: the average.
+    pub fn predictor(&self) -> &Classifier {
+        self.ema.network()
+    }
+
+    /// Everything, for the disk.
+    pub fn checkpoint(&self, best: Option<(f64, u64)>, seconds: f64) -> Checkpoint {
+        Checkpoint {
+            progress: Progress { step: self.step, best, seconds, kind: self.setup.kind() },
+            model: self.network.to_tensors(),
+            ema: self.ema.network().to_tensors(),
+            optimizer: self.optimizer.state(),
+            algorithm: self.algorithm.state(),
+        }
+    }
+
+    /// Goes back to where a checkpoint was taken.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
+        let misfit = |error: &dyn std::error::Error| CheckpointError::Misfit(error.to_string());
+        self.ema.network_mut().load_tensors(&checkpoint.ema).map_err(|e| misfit(&e))?;
+        self.network.load_tensors(&checkpoint.model).map_err(|e| misfit(&e))?;
+        self.optimizer.restore(checkpoint.optimizer, &self.network).map_err(|e| misfit(&e))?;
+        self.algorithm.restore(checkpoint.algorithm).map_err(|e| misfit(&e))?;
+        self.step = checkpoint.progress.step;
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+//! The loop: batch → algorithm → backward → optimizer → average, with evaluation, checkpoints and metrics in between.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use harvest_models::{Classifier, ClassifierConfig, ConfigError, WeightsError};
+
+use super::checkpoint::{CheckpointError, Checkpoints};
+use super::evaluation::evaluate;
+use super::loader::Loader;
+use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
+use super::session::{Scalars, Session, Setup};
+use crate::config::Config;
+use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
+use crate::metrics::Scores;
+use crate::report::{EventWriter, MetricsLog, MetricsLogError, Progress};
+
+/// What to train on what.
+pub struct Job<'a> {
+    /// Sections `views`, `algorithm` and `training` are used.
+    pub config: &'a Config,
+    /// The network.
+    pub model: &'a ClassifierConfig,
+    /// The images at the network's size.
+    pub cache: &'a ImageCache,
+    /// Class of every image of the data set, where known.
+    pub labels: &'a [Option<u16>],
+    /// Which images are for what.
+    pub split: &'a Split,
+    /// Where to compute; without autodiff.
+    pub device: Device,
+}
+
+/// What came of a run.
+pub struct Outcome {
+    /// The network to keep: of the best evaluation, else of the last step. Off autodiff.
+    pub network: Classifier,
+    /// After how many steps it was taken.
+    pub taken_at: u64,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Seconds of training over all sessions, evaluation and checkpoints included.
+    pub seconds: f64,
+    /// Scores of `network` on the evaluation images, if there are any.
+    pub evaluation: Option<Scores>,
+    /// Scores of `network` on the test images, if there are any.
+    pub test: Option<Scores>,
+}
+
+/// Why training stopped before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// Asked to stop; everything is saved.
+    #[error("stopped after step {step} as asked; the same command goes on from there")]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+    /// The loss is no longer a number.
+    #[error(
+        "the loss became {loss} in step {step}; try a lower `training.lr` or a longer `training.warmup_steps`"
+    )]
+    Diverged {
+        /// The step, from 0.
+        step: u64,
+        /// What the loss is.
+        loss: f32,
+    },
+    /// No such network.
+    #[error(transparent)]
+    Model(#[from] ConfigError),
+    /// The weights to start from.
+    #[error("the weights to start from (`model.pretrained`)")]
+    Pretrained(#[source] WeightsError),
+    /// Nothing to train on.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// Saving or resuming.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Logging.
+    #[error("cannot log metrics")]
+    Metrics(#[from] MetricsLogError),
+    /// TensorBoard events.
+    #[error("cannot write TensorBoard events")]
+    Events(#[source] std::io::Error),
+}
+
+impl Job<'_> {
+    /// Optimizer steps of the run: as configured, else the configured epochs over the unlabelled images.
+    pub fn total_steps(&self) -> u64 {
+        let training = &self.config.training;
+        let per_step = u64::from(training.batch) * u64::from(training.unlabelled_ratio);
+        let per_epoch = (self.split.unlabelled.len() as u64).div_ceil(per_step.max(1)).max(1);
+        training.steps.map_or_else(|| u64::from(training.epochs) * per_epoch, u64::from)
+    }
+
+    fn setup(&self) -> Setup<'_> {
+        Setup {
+            model: self.model,
+            algorithm: &self.config.algorithm,
+            training: &self.config.training,
+            normalisation: &self.config.views.normalisation,
+            device: self.device.clone(),
+            total_steps: self.total_steps(),
+        }
+    }
+
+    fn schedule(&self) -> CosineWithWarmup {
+        let total_steps = self.total_steps();
+        let warmup = self.config.training.warmup_steps.map_or(total_steps / 40, u64::from);
+        CosineWithWarmup {
+            peak: self.config.training.lr,
+            total_steps,
+            warmup_steps: warmup,
+            cycles: FIXMATCH_CYCLES,
+        }
+    }
+
+    fn loader(&self, needs_unlabelled: bool) -> Result<Loader<'_>, SamplerError> {
+        let training = &self.config.training;
+        let batch = training.batch as usize;
+        let labelled = Sampler::new(self.split.labelled.clone(), Order::Labelled, training.seed)?;
+        let unlabelled = needs_unlabelled
+            .then(|| Sampler::new(self.split.unlabelled.clone(), Order::Unlabelled, training.seed))
+            .transpose()?;
+        Ok(Loader {
+            cache: self.cache,
+            labels: self.labels,
+            views: &self.config.views,
+            seed: training.seed,
+            labelled: (labelled, batch),
+            unlabelled: unlabelled.map(|sampler| (sampler, batch * training.unlabelled_ratio as usize)),
+        })
+    }
+
+    fn scores(&self, network: &Classifier, indices: &[u32]) -> Option<Scores> {
+        let (classes, normalisation) = (self.model.classes(), &self.config.views.normalisation);
+        (!indices.is_empty())
+            .then(|| evaluate(network, self.cache, indices, self.labels, classes, normalisation))
+    }
+}
+
+/// Trains, or goes on training, in the run folder `folder`. `stop` asks for an early, orderly end.
+///
+/// # Errors
+/// [`TrainError`]; what was saved before stays.
+pub fn train(
+    job: &Job<'_>,
+    folder: &Path,
+    stop: &AtomicBool,
+    progress: &Progress,
+) -> Result<Outcome, TrainError> {
+    let setup = job.setup();
+    let kind = setup.kind();
+    let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?;
+    let mut session = Session::new(setup)?;
+    let (mut best, mut earlier) = (None, 0.0);
+    if let Some(checkpoint) = checkpoints.last(&kind)? {
+        (best, earlier) = (checkpoint.progress.best, checkpoint.progress.seconds);
+        session.restore(checkpoint)?;
+        progress.milestone(&format!("going on after step {}", session.step));
+    } else if let Some(weights) = &job.config.model.pretrained {
+        session.load_weights(weights).map_err(TrainError::Pretrained)?;
+    }
+    let started = Instant::now();
+    let mut logs = Logs::open(folder, session.step)?;
+    let loader = job.loader(session.needs_unlabelled())?;
+    let training = &job.config.training;
+    let (total, schedule) = (job.total_steps(), job.schedule());
+    let per_step = training.batch as u64
+        * (1 + if session.needs_unlabelled() { 2 * u64::from(training.unlabelled_ratio) } else { 0 });
+
+    std::thread::scope(|scope| -> Result<(), TrainError> {
+        let batches = loader.prefetch(scope, session.step..total);
+        progress.set(session.step);
+        while session.step < total {
+            let Ok(batch) = batches.recv() else { break };
+            let (step, epoch, lr) = (batch.step, batch.epoch, schedule.rate(batch.step));
+            let scalars = session.advance(batch, lr);
+            logs.flush_pending(progress)?;
+            if step % u64::from(training.log_every) == 0 || session.step == total {
+                logs.pending = Some(Pending { step, epoch, lr, scalars, images: per_step });
+            }
+            progress.set(session.step);
+
+            let finished = session.step == total;
+            let interrupted = stop.load(Ordering::Relaxed);
+            let due = |every: u32| session.step.is_multiple_of(u64::from(every)) || finished;
+            let mut is_best = false;
+            if due(training.evaluate_every) && !job.split.evaluation.is_empty() {
+                logs.flush_pending(progress)?;
+                let scores = job.scores(session.predictor(), &job.split.evaluation);
+                let accuracy = scores.map_or(0.0, |scores| scores.accuracy);
+                // Few evaluation images make ties common; the later model has seen more.
+                is_best = best.is_none_or(|(highest, _)| accuracy >= highest);
+                if is_best {
+                    best = Some((accuracy, session.step));
+                }
+                logs.evaluation(session.step - 1, accuracy)?;
+                let line = format!(
+                    "step {}: {:.2} % of the evaluation images right",
+                    session.step,
+                    100.0 * accuracy
+                );
+                progress.milestone(&line);
+            }
+            if is_best || interrupted || due(training.checkpoint_every) {
+                logs.flush_pending(progress)?;
+                logs.sync()?;
+                let seconds = earlier + started.elapsed().as_secs_f64();
+                checkpoints.save(&session.checkpoint(best, seconds), is_best)?;
+            }
+            if interrupted && !finished {
+                return Err(TrainError::Interrupted { step: session.step });
+            }
+        }
+        Ok(())
+    })?;
+    let kept = checkpoints.best_network(&kind)?;
+    let mut network = job.model.blank(&job.device)?;
+    network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
+    Ok(Outcome {
+        taken_at: kept.progress.step,
+        steps: total,
+        seconds: earlier + started.elapsed().as_secs_f64(),
+        evaluation: job.scores(&network, &job.split.evaluation),
+        test: job.scores(&network, &job.split.test),
+        network,
+    })
+}
+
+/// Scalars that wait to be read until the device has gone on with the next step.
+struct Pending {
+    step: u64,
+    epoch: u64,
+    lr: f64,
+    scalars: Scalars,
+    images: u64,
+}
+
+/// `metrics.csv` and TensorBoard events.
+struct Logs {
+    metrics: MetricsLog,
+    events: EventWriter,
+    pending: Option<Pending>,
+    /// When and at which step scalars were last read, for the speed.
+    mark: Option<(Instant, u64)>,
+}
+
+impl Logs {
+    /// For a run that goes on at `step`; later rows are dropped.
+    fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
+        let (file, events) = (folder.join("metrics.csv"), folder.join("events"));
+        let columns = ["epoch", "lr", "loss"];
+        std::fs::create_dir_all(&events).map_err(TrainError::Events)?;
+        let (metrics, events) = match step.checked_sub(1) {
+            None => (MetricsLog::create(&file, &columns)?, EventWriter::create(&events)),
+            Some(last) => (MetricsLog::resume(&file, &columns, last)?, EventWriter::resume(&events, last)),
+        };
+        Ok(Self { metrics, events: events.map_err(TrainError::Events)?, pending: None, mark: None })
+    }
+
+    fn flush_pending(&mut self, progress: &Progress) -> Result<(), TrainError> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let names: Vec<&str> = pending.scalars.iter().map(|(name, _)| *name).collect();
+        let values = Tensor::cat(pending.scalars.into_iter().map(|(_, value)| value).collect(), 0);
+        let values: Vec<f32> = values.into_data().iter::<f32>().collect();
+        if let Some(loss) = values.first().filter(|loss| !loss.is_finite()) {
+            return Err(TrainError::Diverged { step: pending.step, loss: *loss });
+        }
+        let mut row = vec![("epoch", pending.epoch as f64), ("lr", pending.lr)];
+        row.extend(names.iter().copied().zip(values.iter().map(|value| f64::from(*value))));
+        let now = Instant::now();
+        if let Some((then, step)) = self.mark.filter(|(_, step)| *step < pending.step) {
+            let images = (pending.step - step) * pending.images;
+            row.push(("images_per_second", images as f64 / now.duration_since(then).as_secs_f64()));
+        }
+        self.mark = Some((now, pending.step));
+        self.metrics.append(pending.step, &row)?;
+        let tagged: Vec<(String, f64)> =
+            row.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
+        self.write_events(pending.step, &tagged)?;
+        let mask = names.iter().position(|name| *name == "mask_ratio").map(|i| values[i]);
+        let mask = mask.map_or(String::new(), |mask| format!(", {:.0} % kept", 100.0 * mask));
+        progress.message(&format!("loss {:.3}{mask}", values[0]));
+        Ok(())
+    }
+
+    fn evaluation(&mut self, step: u64, accuracy: f64) -> Result<(), TrainError> {
+        self.metrics.append(step, &[("evaluation_accuracy", accuracy)])?;
+        self.write_events(step, &[("evaluation/accuracy".to_owned(), accuracy)])
+    }
+
+    fn write_events(&mut self, step: u64, values: &[(String, f64)]) -> Result<(), TrainError> {
+        let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.events.scalars(step, &values).map_err(TrainError::Events)
+    }
+
+    fn sync(&mut self) -> Result<(), TrainError> {
+        Ok(self.metrics.sync()?)
+    }
+}
