@@ -15,6 +15,7 @@ mod conv_flex;
 mod conv_lanes;
 mod conv_layout;
 mod conv_memory;
+mod conv_product;
 mod conv_widest;
 mod cpu;
 mod gelu;
