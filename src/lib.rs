@@ -3,7 +3,7 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → demo, bench → training → report → inference → project → config → algorithms → data → augment
+//! cli → demo, bench → experiment → training → report → inference → project → config → algorithms → data → augment
 //!     → metrics, device, random, bounds, files
 //! ```
 //!
@@ -17,6 +17,7 @@ pub mod config;
 pub mod data;
 pub mod demo;
 pub mod device;
+pub mod experiment;
 pub mod files;
 pub mod inference;
 pub mod metrics;

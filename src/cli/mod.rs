@@ -1,1 +1,117 @@
-//! cli (being written).
+//! The command line: arguments, printing, exit codes. One file for each verb.
+
+mod bench;
+mod config;
+mod context;
+mod demo;
+mod doctor;
+mod evaluate;
+mod export;
+mod init;
+mod label;
+mod labels;
+mod predict;
+mod scan;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+
+/// Label a few images of each class; get a classifier trained on all of them.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// See the whole loop at work on drawn leaves, in a few minutes.
+    Demo(demo::Demo),
+    /// Start a project: where the images are and what the classes are called.
+    Init(init::Init),
+    /// Decode every image once; list what cannot be used.
+    Scan(scan::Scan),
+    /// Take labels over from a CSV file of path,label.
+    Label(label::LabelVerb),
+    /// Train a classifier on few labels and all images.
+    Train(train::Train),
+    /// Show how good a finished run's model is.
+    Evaluate(evaluate::Evaluate),
+    /// Classify new images.
+    Predict(predict::Predict),
+    /// Write a label for every image of a finished run.
+    Labels(labels::Labels),
+    /// Copy a finished run's model, to take elsewhere.
+    Export(export::Export),
+    /// Look at the settings.
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Show devices, versions, and what is missing.
+    Doctor(doctor::Doctor),
+    /// Measure speed and memory.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+/// Runs the program; returns 0, 1 for a failure, 2 for a command or configuration that makes no sense, 130 when
+/// stopped by a signal.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.verb {
+        Verb::Demo(verb) => verb.run(),
+        Verb::Init(verb) => verb.run(),
+        Verb::Scan(verb) => verb.run(),
+        Verb::Label(verb) => verb.run(),
+        Verb::Train(verb) => verb.run(),
+        Verb::Evaluate(verb) => verb.run(),
+        Verb::Predict(verb) => verb.run(),
+        Verb::Labels(verb) => verb.run(),
+        Verb::Export(verb) => verb.run(),
+        Verb::Config(verb) => verb.run(),
+        Verb::Doctor(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", message(&error));
+            exit_code(&error)
+        }
+    }
+}
+
+/// All causes on one line, without repeating what a transparent error passes on.
+fn message(error: &anyhow::Error) -> String {
+    crate::experiment::chain(error.as_ref())
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    use crate::device::DeviceError;
+    use crate::experiment::ExperimentError;
+    use crate::training::TrainError;
+    for cause in error.chain() {
+        if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
+            return ExitCode::from(130);
+        }
+        let usage = cause.is::<ConfigError>()
+            || cause.is::<context::Usage>()
+            || cause.is::<DeviceError>()
+            || cause.is::<harvest_models::ConfigError>()
+            || matches!(cause.downcast_ref(), Some(ExperimentError::NoRoot));
+        if usage {
+            return ExitCode::from(2);
+        }
+        // Transparent variants hide the cause they pass on.
+        match cause.downcast_ref() {
+            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
+            Some(ExperimentError::Device(_) | ExperimentError::Model(_)) => return ExitCode::from(2),
+            _ => {}
+        }
+    }
+    ExitCode::FAILURE
+}

@@ -229,21 +229,30 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), ManifestError> {
-        write_atomically(path, |out| {
-            let header = Header {
-                harvest_manifest: VERSION,
-                source: self.source.clone(),
-                root: self.root.clone(),
-                classes: self.classes.clone(),
-                images: self.images.len(),
-                set_aside: self.set_aside.len(),
-                hidden: self.hidden,
-            };
-            write_line(out, &header)?;
-            self.images.iter().try_for_each(|image| write_line(out, image))?;
-            self.set_aside.iter().try_for_each(|file| write_line(out, file))
-        })
-        .map_err(|source| ManifestError::Write { path: path.into(), source })
+        write_atomically(path, |out| self.write_lines(out))
+            .map_err(|source| ManifestError::Write { path: path.into(), source })
+    }
+
+    /// What [`Manifest::write`] writes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_lines(&mut bytes).expect("memory takes every line, and a manifest is plain data");
+        bytes
+    }
+
+    fn write_lines(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let header = Header {
+            harvest_manifest: VERSION,
+            source: self.source.clone(),
+            root: self.root.clone(),
+            classes: self.classes.clone(),
+            images: self.images.len(),
+            set_aside: self.set_aside.len(),
+            hidden: self.hidden,
+        };
+        write_line(out, &header)?;
+        self.images.iter().try_for_each(|image| write_line(out, image))?;
+        self.set_aside.iter().try_for_each(|file| write_line(out, file))
     }
 
     /// Reads what [`Manifest::write`] wrote.

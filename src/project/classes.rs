@@ -66,21 +66,22 @@ impl Classes {
         Self::numbered(ClassKind::Binary, [absent, present].map(str::to_string))
     }
 
-    /// Equal bins from 0 to 100 %, named `0-25%`, `25-50%`, ...; from 2 to 100 of them.
+    /// Equal bins from 0 to 100 %, named `0-25 %`, `25-50 %`, ...; from 2 to 100 of them.
     pub fn percentage(bins: u16) -> Result<Self, ClassesError> {
-        if !(2..=100).contains(&bins) {
-            return Err(ClassesError { reason: format!("has {bins} percentage bins; use from 2 to 100") });
-        }
-        let edge = |bin: u16| {
-            let tenths = (f64::from(bin) * 1000.0 / f64::from(bins)).round();
-            if tenths % 10.0 == 0.0 {
-                format!("{:.0}", tenths / 10.0)
-            } else {
-                format!("{:.1}", tenths / 10.0)
-            }
+        let classes = crate::data::Classes::percentage(bins)
+            .map_err(|_| ClassesError { reason: format!("has {bins} percentage bins; use from 2 to 100") })?;
+        Self::numbered(ClassKind::Percentage, classes.names().iter().cloned())
+    }
+
+    /// The same classes as networks and labels number them: by position, not by id.
+    pub fn for_data(&self) -> Result<crate::data::Classes, crate::data::ClassesError> {
+        let names: Vec<String> = self.list.iter().map(|class| class.name.clone()).collect();
+        let kind = match self.kind {
+            ClassKind::Categorical => crate::data::ClassKind::Categorical,
+            ClassKind::Binary => crate::data::ClassKind::Binary,
+            ClassKind::Percentage => crate::data::ClassKind::Percentage { bins: names.len() as u16 },
         };
-        let names = (0..bins).map(|bin| format!("{}-{}%", edge(bin), edge(bin + 1)));
-        Self::numbered(ClassKind::Percentage, names)
+        crate::data::Classes::new(names, kind)
     }
 
     fn numbered(kind: ClassKind, names: impl IntoIterator<Item = String>) -> Result<Self, ClassesError> {
@@ -204,8 +205,8 @@ mod tests {
             let classes = Classes::percentage(bins).expect("a good number of bins");
             classes.iter().map(|class| class.name.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(names(4), ["0-25%", "25-50%", "50-75%", "75-100%"]);
-        assert_eq!(names(3), ["0-33.3%", "33.3-66.7%", "66.7-100%"]);
+        assert_eq!(names(4), ["0-25 %", "25-50 %", "50-75 %", "75-100 %"]);
+        assert_eq!(names(3), ["0-33 %", "33-67 %", "67-100 %"]);
         assert!(Classes::percentage(1).is_err());
         assert!(Classes::percentage(101).is_err());
     }

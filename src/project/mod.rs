@@ -26,7 +26,7 @@ pub use classes::{Class, ClassKind, Classes, ClassesError};
 pub use label_csv::{CsvError, export_labels, import_labels};
 pub use labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore, Undone};
 pub use lock::{Lock, LockError};
-pub use run::{Environment, Input, Run, RunError, RunPlan, RunState, Session};
+pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session};
 
 /// Name of a project's file.
 pub const FILE: &str = "harvest.toml";

@@ -22,6 +22,9 @@ use super::lock::{Lock, LockError, host};
 use crate::config::Resolved;
 use crate::files::{WriteError, atomic_write, publish_folder};
 
+/// The tensor library, pinned in the workspace's manifest.
+pub const BURN_VERSION: &str = "0.22.1";
+
 /// A run that cannot be made, opened or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -342,7 +345,7 @@ impl Environment {
         Self {
             harvest: env!("CARGO_PKG_VERSION").into(),
             // Pinned in the workspace's manifest.
-            burn: "0.22.1".into(),
+            burn: BURN_VERSION.into(),
             features: features.iter().filter(|(_, on)| *on).map(|(name, _)| name.to_string()).collect(),
             created: now_utc(),
             sessions: Vec::new(),

@@ -1,0 +1,132 @@
+//! What most verbs need: the configuration, the project, the device, the signal to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use burn::tensor::Device;
+use clap::Args;
+
+use crate::config::{Override, Resolved, Sources, resolve};
+use crate::data::Classes;
+use crate::experiment::{ExperimentError, Places, Shown};
+use crate::project::Project;
+
+/// A command that makes no sense, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Arguments of every verb that reads a configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArguments {
+    /// Recipe to read (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one value, such as training.lr=3e-4. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder of the project; without, the one around the current folder, if any.
+    #[arg(long, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+    /// cpu, cuda, cuda:N, or auto for the best there is.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Folder of images, or CSV file of path,label.
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Say nothing but results and errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// A resolved configuration and where it leads.
+pub struct Context {
+    /// All settings.
+    pub config: Resolved,
+    /// The project, if there is one.
+    pub project: Option<Project>,
+    /// Its classes, if it has two or more.
+    pub classes: Option<Classes>,
+    /// Shows progress.
+    pub progress: Shown,
+    /// Set by SIGINT and SIGTERM.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl ConfigArguments {
+    /// Reads all layers. Further `overrides` come from a verb's own flags.
+    pub fn resolve(&self, overrides: Vec<Override>) -> anyhow::Result<Context> {
+        let project = match &self.project {
+            Some(folder) => Some(Project::open(folder)?),
+            // A recipe names its own images; only without one does the folder one stands in matter.
+            None if self.config.is_some() || self.data.is_some() => None,
+            None => Project::find(Path::new(".")).ok(),
+        };
+        let mut sources = Sources::of_this_machine();
+        sources.project = project.as_ref().map(Project::file);
+        sources.recipe = self.config.clone();
+        sources.overrides = overrides;
+        if let Some(device) = &self.device {
+            sources.overrides.push(Override::flag("--device", "run.device", device));
+        }
+        if let Some(data) = &self.data {
+            sources.overrides.push(Override::flag("--data", "data.root", data.display()));
+        }
+        for setting in &self.set {
+            sources.overrides.push(Override::parse(setting)?);
+        }
+        let classes = project.as_ref().filter(|project| project.classes().len() >= 2);
+        let classes = classes.map(|project| project.classes().for_data()).transpose()?;
+        Ok(Context {
+            config: resolve(&sources)?,
+            project,
+            classes,
+            progress: Shown::new(self.quiet),
+            stop: stop_signal()?,
+        })
+    }
+}
+
+impl Context {
+    /// Where lists, caches and runs are kept.
+    pub fn places(&self) -> Result<Places, ExperimentError> {
+        if let Some(project) = &self.project {
+            return Ok(Places::in_project(project));
+        }
+        let runs = self.config.value.run.folder.as_deref().unwrap_or(Path::new("runs"));
+        let root = self.config.value.data.root.as_deref().ok_or(ExperimentError::NoRoot)?;
+        Ok(Places::in_runs(runs, root))
+    }
+
+    /// The device asked for.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        Ok(crate::device::by_name(&self.config.value.run.device)?)
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set; the second signal ends the program at once.
+pub fn stop_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; once more to stop at once");
+    };
+    // A second context in one process (the demo) keeps the first handler's flag apart; that is an error of ours.
+    ctrlc::set_handler(handler).context("cannot listen for signals")?;
+    Ok(stop)
+}
+
+/// Where the image cache of a run lies: beside the runs, in the project or in `data`.
+pub fn run_cache(run: &Path) -> PathBuf {
+    let run = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    let runs = run.parent().unwrap_or(Path::new("."));
+    match runs.parent().and_then(|project| Project::open(project).ok()) {
+        Some(project) => project.cache(),
+        None => runs.join("data").join("cache"),
+    }
+}

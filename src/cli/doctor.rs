@@ -1,0 +1,53 @@
+//! `harvest doctor`: devices, versions, and what is missing.
+
+use clap::Args;
+
+/// Show devices, versions, and what is missing.
+#[derive(Debug, Args)]
+pub struct Doctor {}
+
+impl Doctor {
+    pub fn run(self) -> anyhow::Result<()> {
+        let features = if cfg!(feature = "cuda") { "cuda" } else { "none (CPU only)" };
+        println!(
+            "harvest   {} for {}-{}",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::ARCH,
+            std::env::consts::OS
+        );
+        println!("features  {features}");
+        println!("burn      {}", crate::project::BURN_VERSION);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        println!("cpu       {threads} threads{}", simd());
+        match crate::device::cuda_devices() {
+            Ok(count) => println!(
+                "cuda      {count} devices: {}",
+                (0..count).map(|n| format!("cuda:{n}")).collect::<Vec<_>>().join(", ")
+            ),
+            Err(reason) => println!("cuda      none: {reason}"),
+        }
+        let device = crate::device::by_name("auto")?;
+        println!("default   {}", crate::device::describe(&device));
+        // The proof that the device computes, not only that it is listed.
+        let ones = burn::tensor::Tensor::<2>::ones([64, 64], &device);
+        let sum = ones.clone().matmul(ones).sum().into_scalar::<f32>();
+        anyhow::ensure!(sum == 64.0 * 64.0 * 64.0, "the device multiplies wrongly: {sum}");
+        println!("check     a matrix product on it is right");
+        Ok(())
+    }
+}
+
+fn simd() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return ", AVX-512";
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            return ", AVX2";
+        }
+        return ", SSE2 only: expect slow training";
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    ""
+}

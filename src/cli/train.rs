@@ -1,0 +1,92 @@
+//! `harvest train`: train a classifier on few labels and all images.
+
+use clap::Args;
+
+use super::context::ConfigArguments;
+use crate::config::Override;
+use crate::experiment::{Dataset, Experiment, network_config};
+
+/// Train a classifier on few labels and all images.
+///
+/// The same command goes on with a run that was stopped or killed.
+#[derive(Debug, Args)]
+pub struct Train {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Begin anew, even if the same run is there unfinished.
+    #[arg(long)]
+    fresh: bool,
+    /// freematch, fixmatch or supervised.
+    #[arg(long)]
+    algorithm: Option<String>,
+    /// A preset such as vit_tiny_patch2_32 or resnet50.
+    #[arg(long)]
+    model: Option<String>,
+    /// Optimizer steps.
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Labelled images of each class to use.
+    #[arg(long, value_name = "N")]
+    labels_per_class: Option<u32>,
+    /// Seed of weights, order and views.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Train {
+    pub fn run(self) -> anyhow::Result<()> {
+        let context = self.config.resolve(self.overrides())?;
+        let places = context.places()?;
+        let dataset = Dataset::load(
+            &context.config,
+            &places,
+            context.classes.as_ref(),
+            &context.progress,
+            &context.stop,
+        )?;
+        let set_aside = dataset.manifest.set_aside.len();
+        if set_aside > 0 {
+            eprintln!(
+                "{set_aside} files are set aside; `harvest scan` and the report list them with reasons"
+            );
+        }
+        let split = dataset.split(&context.config)?;
+        for conflict in &split.conflicts {
+            eprintln!("left out: {}", conflict.describe(&dataset.manifest));
+        }
+        let experiment = Experiment {
+            config: &context.config,
+            model: network_config(&context.config.value.model, dataset.classes.len())?,
+            dataset: &dataset,
+            split: &split,
+            device: context.device()?,
+            places: &places,
+        };
+        let arguments: Vec<String> = std::env::args().collect();
+        let finished = experiment.execute(self.fresh, &arguments, &context.progress, &context.stop)?;
+        println!("{}", finished.summary());
+        println!("report: {}", finished.folder.join("report.html").display());
+        println!("model:  {}", finished.folder.join("bundle").display());
+        Ok(())
+    }
+
+    fn overrides(&self) -> Vec<Override> {
+        let flag = |flag: &str, key: &str, value: Option<String>| {
+            value.map(|value| Override::flag(flag, key, value))
+        };
+        [
+            flag("--algorithm", "algorithm.name", self.algorithm.clone()),
+            flag("--model", "model.name", self.model.clone()),
+            flag("--steps", "training.steps", self.steps.map(|steps| steps.to_string())),
+            flag(
+                "--labels-per-class",
+                "data.labels_per_class",
+                self.labels_per_class.map(|labels| labels.to_string()),
+            ),
+            flag("--seed", "training.seed", self.seed.map(|seed| seed.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}

@@ -1,0 +1,206 @@
+//! The images of a configuration or project, with what is known of their classes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::{ExperimentError, Shown};
+use crate::config::{Origin, Resolved, SourceKind};
+use crate::data::{
+    self, CacheOptions, Classes, ContentHash, ImageCache, Manifest, ScanOptions, Source, Split, SplitConfig,
+    scan,
+};
+use crate::project::{Label, LabelStore, Project};
+
+/// Where lists, caches and runs are kept.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The list of images; rewritten by each scan.
+    pub manifest: PathBuf,
+    /// Folder of image caches.
+    pub cache: PathBuf,
+    /// Folder of run folders.
+    pub runs: PathBuf,
+    /// The project, whose label history is read.
+    pub project: Option<PathBuf>,
+}
+
+impl Places {
+    /// In a project, the project's own folders.
+    pub fn in_project(project: &Project) -> Self {
+        Self {
+            manifest: project.dir().join("images.jsonl"),
+            cache: project.cache(),
+            runs: project.runs(),
+            project: Some(project.dir().to_owned()),
+        }
+    }
+
+    /// Without a project, everything in the folder of runs; lists of different sources do not get into each other's way.
+    pub fn in_runs(runs: &Path, root: &Path) -> Self {
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let key = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
+        Self {
+            manifest: runs.join("data").join(format!("{}.jsonl", &key[..16])),
+            cache: runs.join("data").join("cache"),
+            runs: runs.to_owned(),
+            project: None,
+        }
+    }
+}
+
+/// Images and labels.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// The images; labels in it are those training may use.
+    pub manifest: Manifest,
+    /// The classes.
+    pub classes: Classes,
+    /// Whether the labels come from an expert's history, not from the source.
+    pub expert: bool,
+    /// Images an expert marked as belonging to no class or as bad: not trained on.
+    pub excluded: Vec<u32>,
+}
+
+impl Dataset {
+    /// Scans the source (files known from an earlier scan and unchanged are not decoded again), writes the list of
+    /// images, and joins the expert's labels. `classes`: the project's, if it has any.
+    ///
+    /// # Errors
+    /// If the source, the list or the labels cannot be read.
+    pub fn load(
+        config: &Resolved,
+        places: &Places,
+        classes: Option<&Classes>,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Self, ExperimentError> {
+        let mut manifest = Self::scan(config, places, classes, progress, stop)?;
+        let mut expert = false;
+        let mut excluded = Vec::new();
+        if let (Some(project), Some(_)) = (&places.project, classes) {
+            let labels = LabelStore::read(project)?;
+            if !labels.is_empty() {
+                expert = true;
+                excluded = join_labels(&mut manifest, project, &labels)?;
+            }
+        }
+        let classes = match classes {
+            Some(classes) => classes.clone(),
+            None => Classes::categorical(manifest.classes.clone())?,
+        };
+        manifest.classes = classes.names().to_vec();
+        Ok(Self { manifest, classes, expert, excluded })
+    }
+
+    /// Only the scan: decodes what is new and writes the list of images.
+    ///
+    /// # Errors
+    /// If the source or the list cannot be read or written.
+    pub fn scan(
+        config: &Resolved,
+        places: &Places,
+        classes: Option<&Classes>,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Manifest, ExperimentError> {
+        let root = config.value.data.root.as_deref().ok_or(ExperimentError::NoRoot)?;
+        let source = match config.value.data.kind {
+            SourceKind::Auto => Source::detect(root)?,
+            SourceKind::Folder => Source::of_kind(data::SourceKind::Folder, root)?,
+            SourceKind::ClassFolders => Source::of_kind(data::SourceKind::ClassFolders, root)?,
+            SourceKind::Csv => Source::of_kind(data::SourceKind::Csv, root)?,
+            SourceKind::Idx => Source::of_kind(data::SourceKind::Idx, root)?,
+        };
+        // An earlier list that cannot be read only costs the time to decode all images again.
+        let previous = Manifest::read(&places.manifest).ok();
+        let options = ScanOptions {
+            classes,
+            previous: previous.as_ref(),
+            exclude: [&places.cache, &places.runs]
+                .into_iter()
+                .filter_map(|folder| std::path::absolute(folder).ok())
+                .collect(),
+            ..ScanOptions::default()
+        };
+        let manifest = scan(&source, &options, progress, stop)?;
+        if let Some(folder) = places.manifest.parent() {
+            std::fs::create_dir_all(folder).map_err(crate::files::WriteError::at(folder))?;
+        }
+        manifest.write(&places.manifest)?;
+        Ok(manifest)
+    }
+
+    /// Divides the images as configured. An expert's labels are all used, unless the configuration says how many, and
+    /// none are spent on a test.
+    ///
+    /// # Errors
+    /// If there are too few labels.
+    pub fn split(&self, config: &Resolved) -> Result<Split, ExperimentError> {
+        let data = &config.value.data;
+        let chosen = |key: &str| !matches!(config.origin(key), Origin::Default);
+        let labels_per_class =
+            (!self.expert || chosen("data.labels_per_class")).then_some(data.labels_per_class);
+        let test_fraction =
+            if self.expert && !chosen("data.test_fraction") { 0.0 } else { data.test_fraction };
+        let config = SplitConfig {
+            labels_per_class,
+            evaluation_fraction: data.evaluation_fraction,
+            test_fraction,
+            seed: data.seed,
+        };
+        let mut split = Split::new(&self.manifest, &config)?;
+        if !self.excluded.is_empty() {
+            let (kept, excluded) =
+                split.unlabelled.iter().partition(|index| self.excluded.binary_search(index).is_err());
+            split.unlabelled = kept;
+            split.left_out.extend::<Vec<u32>>(excluded);
+            split.left_out.sort_unstable();
+        }
+        Ok(split)
+    }
+
+    /// The images at training size, built on first use.
+    ///
+    /// # Errors
+    /// If the cache cannot be built.
+    pub fn cache(
+        manifest: &Manifest,
+        folder: &Path,
+        size: u32,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<ImageCache, ExperimentError> {
+        Ok(ImageCache::open_or_build(folder, manifest, size, &CacheOptions::default(), progress, stop)?)
+    }
+
+    /// Class of every image, where known.
+    pub fn labels(&self) -> Vec<Option<u16>> {
+        self.manifest.images.iter().map(|image| image.label).collect()
+    }
+}
+
+/// Replaces the labels of the manifest by the expert's; returns the images that are to be left out, in order.
+fn join_labels(
+    manifest: &mut Manifest,
+    project: &Path,
+    labels: &BTreeMap<[u8; 32], Label>,
+) -> Result<Vec<u32>, ExperimentError> {
+    let damaged = |reason: String| ExperimentError::Damaged { path: project.join("harvest.toml"), reason };
+    let project = Project::open(project).map_err(|error| damaged(error.to_string()))?;
+    let mut excluded = Vec::new();
+    for (index, image) in manifest.images.iter_mut().enumerate() {
+        let ContentHash(hash) = image.hash;
+        let label = labels.get(&hash);
+        image.label = match label {
+            Some(Label::Class(id)) => {
+                project.classes().index_of(*id).and_then(|class| u16::try_from(class).ok())
+            }
+            _ => None,
+        };
+        if matches!(label, Some(Label::NoneOfThese | Label::BadImage)) {
+            excluded.push(index as u32);
+        }
+    }
+    Ok(excluded)
+}

@@ -1,0 +1,244 @@
+//! One run from its folder to its results.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use harvest_models::ClassifierConfig;
+
+use super::{Dataset, ExperimentError, Places, Shown};
+use crate::config::Resolved;
+use crate::data::{FIT_FILTER, Split};
+use crate::device;
+use crate::files::{WriteError, atomic_write};
+use crate::inference::{Bundle, Preprocessing};
+use crate::metrics::Scores;
+use crate::project::{Input, Run, RunPlan};
+use crate::report::{
+    ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
+};
+use crate::training::{Job, Outcome, TrainError, train};
+
+/// Everything a run needs, checked before its first step.
+pub struct Experiment<'a> {
+    /// All settings, with their origins.
+    pub config: &'a Resolved,
+    /// The images.
+    pub dataset: &'a Dataset,
+    /// Their division.
+    pub split: &'a Split,
+    /// The network.
+    pub model: ClassifierConfig,
+    /// Where to compute.
+    pub device: Device,
+    /// Where lists, caches and runs are kept.
+    pub places: &'a Places,
+}
+
+/// What is left of a run for its user.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Scores on the evaluation images, if there are any.
+    pub evaluation: Option<Scores>,
+    /// Scores on the test images, if there are any.
+    pub test: Option<Scores>,
+    /// Seconds of training over all sessions.
+    pub seconds: f64,
+    /// Steps of the run.
+    pub steps: u64,
+}
+
+/// The network that a configuration asks for, with `classes` classes.
+///
+/// # Errors
+/// If there is no such preset, or its settings contradict each other.
+pub fn network_config(
+    settings: &crate::config::ModelConfig,
+    classes: usize,
+) -> Result<ClassifierConfig, harvest_models::ConfigError> {
+    let mut config = ClassifierConfig::preset(&settings.name, classes)?;
+    match &mut config {
+        ClassifierConfig::Vit(vit) => {
+            vit.image_size = settings.image_size.map_or(vit.image_size, |size| size as usize);
+            vit.drop_path = settings.drop_path.unwrap_or(vit.drop_path);
+        }
+        ClassifierConfig::ResNet(resnet) => {
+            resnet.image_size = settings.image_size.map_or(resnet.image_size, |size| size as usize);
+        }
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+impl Experiment<'_> {
+    /// Trains in a new run folder, or goes on with an unfinished run of the same configuration and inputs unless
+    /// `fresh`.
+    ///
+    /// # Errors
+    /// Whatever stops it. The run folder then says so in plain words, and keeps its checkpoints.
+    pub fn execute(
+        &self,
+        fresh: bool,
+        arguments: &[String],
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Finished, ExperimentError> {
+        let plan = RunPlan::new(self.config, self.inputs()?);
+        let unfinished =
+            if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
+        let mut run = match unfinished {
+            Some(run) => run,
+            None => Run::create(&self.places.runs, &plan)?,
+        };
+        run.begin(device::describe(&self.device), arguments)?;
+        let result = self.work(&run, progress, stop);
+        match &result {
+            Ok(finished) => run.finish(&finished.summary())?,
+            Err(ExperimentError::Train(TrainError::Interrupted { .. })) => run.pause()?,
+            Err(error) => run.fail(&super::chain(error))?,
+        }
+        result
+    }
+
+    /// What the run is frozen with: a job reads only this and the images.
+    fn inputs(&self) -> Result<Vec<Input>, ExperimentError> {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
+        Ok(vec![
+            Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
+            Input {
+                name: "classes.json".into(),
+                bytes: json(serde_json::to_vec_pretty(&self.dataset.classes)),
+            },
+            Input { name: "split.json".into(), bytes: json(serde_json::to_vec(self.split)) },
+        ])
+    }
+
+    fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
+        let size = self.model.image_size() as u32;
+        let cache = Dataset::cache(&self.dataset.manifest, &self.places.cache, size, progress, stop)?;
+        let labels = self.dataset.labels();
+        let job = Job {
+            config: &self.config.value,
+            model: &self.model,
+            cache: &cache,
+            labels: &labels,
+            split: self.split,
+            device: self.device.clone(),
+        };
+        let bar = progress.begin("training", job.total_steps());
+        let outcome = train(&job, run.dir(), stop, &bar);
+        bar.finish();
+        let outcome = outcome?;
+        self.bundle(run.dir(), &outcome)?;
+        self.report(run.dir(), &outcome)?;
+        Ok(Finished {
+            folder: run.dir().to_owned(),
+            evaluation: outcome.evaluation,
+            test: outcome.test,
+            seconds: outcome.seconds,
+            steps: outcome.steps,
+        })
+    }
+
+    fn bundle(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+        let mut about = BTreeMap::from([
+            ("algorithm".to_owned(), self.config.value.algorithm.name.to_string()),
+            ("labelled images".to_owned(), self.split.labelled.len().to_string()),
+            ("unlabelled images".to_owned(), self.split.unlabelled.len().to_string()),
+            ("taken after step".to_owned(), outcome.taken_at.to_string()),
+        ]);
+        for (name, scores) in [("evaluation", &outcome.evaluation), ("test", &outcome.test)] {
+            if let Some(scores) = scores {
+                about.insert(format!("{name} accuracy"), format!("{:.4}", scores.accuracy));
+            }
+        }
+        let preprocessing = Preprocessing {
+            size: self.model.image_size() as u32,
+            resize: FIT_FILTER.to_owned(),
+            normalisation: self.config.value.views.normalisation.clone(),
+        };
+        let classes = &self.dataset.classes;
+        let bundle =
+            Bundle::new(self.model.clone(), classes.names().to_vec(), classes.kind(), preprocessing, about);
+        Ok(bundle.write(&folder.join("bundle"), &outcome.network)?)
+    }
+
+    fn report(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+        let names = self.dataset.classes.names();
+        let sets = [("Test images", &outcome.test), ("Evaluation images", &outcome.evaluation)];
+        let note = format!("model after step {}", outcome.taken_at);
+        let results: Vec<Results> = sets
+            .iter()
+            .filter_map(|(name, scores)| Some((*name, scores.as_ref()?)))
+            .enumerate()
+            .map(|(i, (name, scores))| Results {
+                name: name.to_owned(),
+                note: note.clone(),
+                scores: scores.clone(),
+                detailed: i == 0,
+            })
+            .collect();
+        if let Some(first) = results.first() {
+            let svg = confusion_svg(&first.scores.confusion, names);
+            atomic_write(&folder.join("confusion.svg"), svg.as_bytes())?;
+        }
+        let scores = serde_json::json!({ "evaluation": outcome.evaluation, "test": outcome.test });
+        let scores = serde_json::to_vec_pretty(&scores).expect("scores are plain data");
+        atomic_write(&folder.join("scores.json"), &scores)?;
+
+        let images = &self.dataset.manifest;
+        let summary = RunSummary {
+            title: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            algorithm: self.config.value.algorithm.name.to_string(),
+            model: self.config.value.model.name.clone(),
+            facts: vec![
+                ("Steps".into(), outcome.steps.to_string()),
+                ("Training time".into(), format!("{:.1} s", outcome.seconds)),
+                ("Device".into(), device::describe(&self.device).into()),
+                ("Images".into(), images.images.len().to_string()),
+                ("Labelled, to train on".into(), self.split.labelled.len().to_string()),
+                ("Labelled, to choose the model".into(), self.split.evaluation.len().to_string()),
+                ("Test images".into(), self.split.test.len().to_string()),
+                ("Unlabelled".into(), self.split.unlabelled.len().to_string()),
+                ("Set aside".into(), images.set_aside.len().to_string()),
+            ],
+            classes: names.to_vec(),
+            results,
+            charts: standard_charts(&MetricsTable::read(&folder.join("metrics.csv"))?),
+            set_aside: images
+                .set_aside
+                .iter()
+                .map(|file| SetAsideRow { path: file.path.clone(), reason: file.reason.clone() })
+                .collect(),
+            configuration: self
+                .config
+                .entries()
+                .iter()
+                .map(|entry| ConfigurationRow {
+                    key: entry.key.clone(),
+                    value: entry.value.as_ref().map_or_else(|| "not set".into(), ToString::to_string),
+                    origin: entry.origin.to_string(),
+                })
+                .collect(),
+        };
+        let path = folder.join("report.html");
+        Ok(summary.write(&path).map_err(WriteError::at(&path))?)
+    }
+}
+
+impl Finished {
+    /// A sentence for `DONE` and the terminal.
+    pub fn summary(&self) -> String {
+        let mut parts = vec![format!("{} steps in {:.1} s", self.steps, self.seconds)];
+        for (name, scores) in [("evaluation", &self.evaluation), ("test", &self.test)] {
+            if let Some(scores) = scores {
+                let right = 100.0 * scores.accuracy;
+                parts.push(format!("{right:.2} % of {} {name} images right", scores.samples));
+            }
+        }
+        parts.join(", ")
+    }
+}

@@ -1,0 +1,127 @@
+//! A finished run, read back from its folder alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use harvest_models::Classifier;
+
+use super::{Dataset, ExperimentError, Shown};
+use crate::data::{ImageCache, Manifest, Split};
+use crate::inference::{Bundle, LabelledImage, Prediction, Predictor};
+use crate::metrics::Scores;
+use crate::project::{Run, RunState};
+use crate::training::evaluate;
+
+/// Images a forward pass.
+const BATCH: usize = 256;
+
+/// The frozen inputs of a run and the model that came of it.
+pub struct FinishedRun {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Classes and preprocessing.
+    pub bundle: Bundle,
+    /// The images it was trained on.
+    pub manifest: Manifest,
+    /// Their division.
+    pub split: Split,
+    network: Classifier,
+}
+
+impl FinishedRun {
+    /// Reads the folder; the network is on `device`.
+    ///
+    /// # Errors
+    /// If it is no run, or one that is not at its end.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ExperimentError> {
+        let run = Run::open(folder)?;
+        if !matches!(run.state()?, RunState::Done(_)) {
+            return Err(ExperimentError::Unfinished { path: folder.to_owned() });
+        }
+        let split = serde_json::from_slice(&run.input("split.json")?).map_err(|error| {
+            ExperimentError::Damaged { path: run.path("inputs/split.json"), reason: error.to_string() }
+        })?;
+        let manifest = Manifest::read(&run.path("inputs/images.jsonl"))?;
+        Split::belongs_to(&split, &manifest)?;
+        let (bundle, network) = Bundle::read(&run.path("bundle"), device)?;
+        Ok(Self { folder: folder.to_owned(), bundle, manifest, split, network })
+    }
+
+    /// The images at the network's size; built in the run folder's own `cache` if the shared one is gone.
+    ///
+    /// # Errors
+    /// If images are gone too.
+    pub fn cache(
+        &self,
+        folder: &Path,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<ImageCache, ExperimentError> {
+        Dataset::cache(&self.manifest, folder, self.bundle.preprocessing.size, progress, stop)
+    }
+
+    /// Writes the bundle to another folder.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn export(&self, folder: &Path) -> Result<(), ExperimentError> {
+        Ok(self.bundle.write(folder, &self.network)?)
+    }
+
+    /// Scores on the images `indices`, all of which have a known label.
+    pub fn scores(&self, cache: &ImageCache, indices: &[u32]) -> Scores {
+        let labels: Vec<Option<u16>> = self.manifest.images.iter().map(|image| image.label).collect();
+        let classes = self.bundle.classes.len();
+        evaluate(&self.network, cache, indices, &labels, classes, &self.bundle.preprocessing.normalisation)
+    }
+
+    /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many
+    /// images are done.
+    pub fn label_all(&self, cache: &ImageCache, mut advance: impl FnMut(u64)) -> Vec<LabelledImage> {
+        let classes = self.bundle.classes.len();
+        let normalisation = &self.bundle.preprocessing.normalisation;
+        let predictor = Predictor::new(&self.network, cache.size() as usize, normalisation, BATCH);
+        let mut predictions = Vec::with_capacity(self.manifest.images.len());
+        let images = (0..self.manifest.images.len() as u32).map(|index| cache.image(index));
+        predictor.logits(images, |_, logits| {
+            predictions.extend(logits.chunks_exact(classes).map(Prediction::from_logits));
+            advance(predictions.len() as u64);
+            true
+        });
+        let given = |index: u32| {
+            let known = |list: &[u32]| list.binary_search(&index).is_ok();
+            let label = self.manifest.images[index as usize].label;
+            label.filter(|_| known(&self.split.labelled) || known(&self.split.evaluation))
+        };
+        predictions
+            .into_iter()
+            .zip(0u32..)
+            .map(|(prediction, index)| {
+                let (class, confidence, by) = match given(index) {
+                    Some(class) => (usize::from(class), 1.0, "expert"),
+                    None => (prediction.class, prediction.confidence, "model"),
+                };
+                LabelledImage {
+                    index,
+                    path: self.manifest.images[index as usize].path.clone(),
+                    full_path: full_path(&self.manifest, index),
+                    class,
+                    confidence,
+                    by,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Where image `index` lies; an image inside an IDX file is told by `#` and its position.
+fn full_path(manifest: &Manifest, index: u32) -> String {
+    let path = manifest.full_path(index).display().to_string();
+    match manifest.images[index as usize].path.rsplit_once('#') {
+        Some((_, position)) if matches!(manifest.source, crate::data::Source::Idx { .. }) => {
+            format!("{path}#{position}")
+        }
+        _ => path,
+    }
+}

@@ -1,0 +1,97 @@
+//! From a configuration to a finished run folder: what the command line, the demo and the web page have in common.
+//!
+//! ```text
+//! Config ──Dataset::load──▶ images, labels ──split──▶ run folder ──execute──▶ report, bundle, DONE
+//! ```
+
+mod dataset;
+mod execute;
+mod finished;
+mod progress;
+
+use std::path::PathBuf;
+
+pub use dataset::{Dataset, Places};
+pub use execute::{Experiment, Finished, network_config};
+pub use finished::FinishedRun;
+pub use progress::Shown;
+
+use crate::files::WriteError;
+
+/// Why an experiment cannot be prepared, run or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExperimentError {
+    /// Nobody said where the images are.
+    #[error("no images are named; set `data.root`, or work in a project (`harvest init`)")]
+    NoRoot,
+    /// The images.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// The list of images.
+    #[error(transparent)]
+    Manifest(#[from] crate::data::ManifestError),
+    /// The division into training, evaluation and test images.
+    #[error(transparent)]
+    Split(#[from] crate::data::SplitError),
+    /// The cache of decoded images.
+    #[error(transparent)]
+    Cache(#[from] crate::data::CacheError),
+    /// The classes.
+    #[error(transparent)]
+    Classes(#[from] crate::data::ClassesError),
+    /// The label history.
+    #[error(transparent)]
+    Labels(#[from] crate::project::LabelError),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] harvest_models::ConfigError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
+    /// The run folder.
+    #[error(transparent)]
+    Run(#[from] crate::project::RunError),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] crate::training::TrainError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] crate::inference::BundleError),
+    /// Reading the logged metrics back.
+    #[error("cannot read the logged metrics")]
+    Metrics(#[from] crate::report::MetricsLogError),
+    /// A file.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A run that is not at its end.
+    #[error("the run `{path}` is not finished; run the same `harvest train` again to go on with it", path = path.display())]
+    Unfinished {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Not what a run writes.
+    #[error("`{path}` is damaged: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In what way.
+        reason: String,
+    },
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        // Transparent errors say the same as their cause.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
+}
