@@ -133,3 +133,122 @@ impl Bundle {
         Ok((bundle, network))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Tensor;
+    use harvest_models::Mode;
+
+    use super::*;
+
+    fn bundle(name: &str) -> (Bundle, Classifier) {
+        let model = match name {
+            "vit" => {
+                let shape = r#"{"vit": {"image_size": 8, "patch": 4, "dim": 12, "depth": 2, "heads": 3, "classes": 3}}"#;
+                serde_json::from_str(shape).expect("a configuration")
+            }
+            preset => ClassifierConfig::preset(preset, 3).expect("a preset"),
+        };
+        let network = model.init(1, &Device::flex().autodiff()).expect("a valid network");
+        // Running statistics that are not those of a new network.
+        network.detached().forward(images(), Mode::train(0));
+        let classes = ["bee", "wasp", "ä, \"ö\""].map(str::to_owned).to_vec();
+        let preprocessing =
+            Preprocessing { size: 8, resize: "bicubic".into(), normalisation: Normalisation::HALF };
+        let about = BTreeMap::from([("steps".to_owned(), "12".to_owned())]);
+        (Bundle::new(model, classes, ClassKind::Categorical, preprocessing, about), network)
+    }
+
+    fn images() -> Tensor<4> {
+        let values: Vec<f32> = (0..2 * 3 * 8 * 8).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
+        Tensor::from_data(burn::tensor::TensorData::new(values, [2, 3, 8, 8]), &Device::flex())
+    }
+
+    fn logits(network: &Classifier) -> Vec<f32> {
+        network.detached().forward(images(), Mode::Evaluate).logits.into_data().iter::<f32>().collect()
+    }
+
+    fn refused(folder: &Path) -> BundleError {
+        Bundle::read(folder, &Device::flex()).err().expect("it is no usable bundle")
+    }
+
+    #[test]
+    fn a_bundle_brings_back_every_bit() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["resnet8", "vit"] {
+            let (written, network) = bundle(name);
+            // The second replaces the first.
+            written.write(folder.path(), &network).expect("the folder is writable");
+            let (read, loaded) = Bundle::read(folder.path(), &Device::flex()).expect("its own folder");
+            assert_eq!(read, written);
+            assert_eq!(loaded.to_tensors(), network.to_tensors());
+            assert_eq!(logits(&loaded), logits(&network));
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_bundle_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let nowhere = folder.path().join("nowhere");
+        for folder in [folder.path(), nowhere.as_path()] {
+            let error = refused(folder);
+            assert!(matches!(error, BundleError::Missing { .. }), "{error:?}");
+            assert!(error.to_string().contains(&*folder.to_string_lossy()), "{error}");
+        }
+        let (bundle, network) = bundle("vit");
+        bundle.write(folder.path(), &network).expect("the folder is writable");
+        std::fs::remove_file(folder.path().join(WEIGHTS)).expect("just written");
+        assert!(matches!(refused(folder.path()), BundleError::Weights(WeightsError::Read { .. })));
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (bundle, network) = bundle("vit");
+        bundle.write(folder.path(), &network).expect("the folder is writable");
+        let path = folder.path().join(CONFIG);
+        let sound = std::fs::read_to_string(&path).expect("just written");
+        for (from, to, word) in [
+            ("\"format\": 1", "\"format\": 2", "format 2"),
+            ("\"wasp\",", "", "2 class names for 3 logits"),
+            ("\"size\": 8", "\"size\": \"large\"", "config.json"),
+            ("{", "", "config.json"),
+        ] {
+            let changed = sound.replacen(from, to, 1);
+            assert_ne!(changed, sound);
+            std::fs::write(&path, changed).expect("writable");
+            let error = refused(folder.path());
+            assert!(matches!(error, BundleError::Format { .. }), "{error:?}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        std::fs::write(&path, sound.replacen("\"dim\": 12", "\"dim\": 13", 1)).expect("writable");
+        assert!(matches!(refused(folder.path()), BundleError::Model(_)));
+    }
+
+    #[test]
+    fn foreign_or_damaged_weights_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (own, network) = bundle("vit");
+        own.write(folder.path(), &network).expect("the folder is writable");
+        let path = folder.path().join(WEIGHTS);
+        let sound = std::fs::read(&path).expect("just written");
+        bundle("resnet8").1.save_safetensors(&path).expect("writable");
+        let error = refused(folder.path());
+        assert!(matches!(error, BundleError::Weights(WeightsError::Missing { .. })), "{error:?}");
+        std::fs::write(&path, &sound[..sound.len() - 1]).expect("writable");
+        let error = refused(folder.path());
+        assert!(matches!(error, BundleError::Weights(WeightsError::Format { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").expect("writable");
+        let (bundle, network) = bundle("vit");
+        // Below a file there can be no folder, whoever asks.
+        let error = bundle.write(&file.join("bundle"), &network).expect_err("it cannot be made");
+        assert!(matches!(error, BundleError::Write(_)), "{error:?}");
+        assert!(error.to_string().contains(&*file.to_string_lossy()), "{error}");
+    }
+}

@@ -92,3 +92,94 @@ impl<'a> Predictor<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use harvest_models::ClassifierConfig;
+    use rand::RngExt;
+
+    use super::*;
+    use crate::augment::normalise_batch;
+    use crate::random::{Purpose, stream};
+
+    fn images(count: usize, size: usize) -> Vec<u8> {
+        let mut rng = stream(4, Purpose::Demo, [0; 3]);
+        (0..count * size * size * 3).map(|_| rng.random()).collect()
+    }
+
+    fn net() -> Classifier {
+        let config = ClassifierConfig::preset("resnet8", 3).expect("a preset");
+        config.init(1, &Device::flex().autodiff()).expect("a valid network")
+    }
+
+    #[test]
+    fn a_device_normalises_as_the_host_does() {
+        let device = Device::flex();
+        let odd = Normalisation { mean: [0.1, 0.5, 0.9], std: [0.05, 1.0, 3.0] };
+        for normalisation in [Normalisation::IMAGENET, Normalisation::HALF, odd] {
+            for (count, size) in [(1, 1), (3, 5), (2, 16)] {
+                let bytes = images(count, size);
+                let mut expected = vec![0.0; bytes.len()];
+                normalise_batch(&bytes, size, &normalisation, &mut expected);
+                let found = images_to_tensor(bytes, size, &normalisation, &device);
+                assert_eq!(found.dims(), [count, 3, size, size]);
+                for (f, e) in found.into_data().iter::<f32>().zip(expected) {
+                    // One rounding more than a division, of numbers up to mean / std.
+                    assert!((f - e).abs() <= 1e-6 + 1e-6 * e.abs().max(18.0), "{f} {e}");
+                }
+            }
+        }
+        assert_eq!(images_to_tensor(Vec::new(), 5, &odd, &device).dims(), [0, 3, 5, 5]);
+    }
+
+    #[test]
+    fn the_batch_does_not_change_what_an_image_is_given() {
+        let (net, size, normalisation) = (net(), 8, Normalisation::IMAGENET);
+        let bytes = images(7, size);
+        let images: Vec<&[u8]> = bytes.chunks(size * size * 3).collect();
+        let run = |batch: usize| {
+            let mut all: Vec<f32> = Vec::new();
+            let predictor = Predictor::new(&net, size, &normalisation, batch);
+            predictor.logits(images.iter().copied(), |position, logits| {
+                assert_eq!(position * 3, all.len());
+                all.extend(logits);
+                true
+            });
+            all
+        };
+        let expected = run(7);
+        assert_eq!(expected.len(), 7 * 3);
+        let before = net.to_tensors();
+        for batch in [0, 1, 2, 100] {
+            for (f, e) in run(batch).iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-5 * e.abs().max(1.0), "{f} {e}");
+            }
+        }
+        assert_eq!(net.to_tensors(), before, "predicting moves no running statistics");
+    }
+
+    #[test]
+    fn no_images_give_no_logits_and_a_caller_can_stop() {
+        let (net, size, normalisation) = (net(), 8, Normalisation::IMAGENET);
+        let predictor = Predictor::new(&net, size, &normalisation, 2);
+        predictor.logits([], |_, _| panic!("there is nothing to take"));
+        let bytes = images(6, size);
+        let mut taken = 0;
+        predictor.logits(bytes.chunks(size * size * 3), |_, _| {
+            taken += 1;
+            taken < 2
+        });
+        assert_eq!(taken, 2);
+    }
+
+    #[test]
+    fn probabilities_sum_to_one_for_any_logits() {
+        for logits in [[1000.0, 999.0, -1000.0], [-1e30, 0.0, 1e30], [0.0; 3]] {
+            let prediction = Prediction::from_logits(&logits);
+            assert!((prediction.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert_eq!(prediction.confidence, prediction.probabilities[prediction.class]);
+            assert!(prediction.probabilities.iter().all(|p| *p <= prediction.confidence));
+        }
+        assert_eq!(Prediction::from_logits(&[0.0, 0.0]).class, 0, "the first of equals");
+    }
+}

@@ -3,18 +3,18 @@
 //! ```text
 //! checkpoints/
 //!   step-000000500/   model, ema, optimizer, algorithm .safetensors; state.json
-//!   last              name of the newest complete folder
-//!   best              name of the folder with the best evaluation
+//!   last              name of the newest complete folder, whose state.json tells which one had the best evaluation
 //! ```
 //!
-//! A folder is written under another name, flushed and renamed; then `last` is replaced in the same way. A kill at any
-//! moment leaves the old checkpoint or the new one. Order of images and random streams are functions of the step, so the
-//! step is all that is kept of them.
+//! A folder is written under another name, flushed and renamed; then `last` is replaced in the same way, and with it
+//! the newest and the best checkpoint change at once. A kill at any moment leaves the old state or the new one. Order of
+//! images and random streams are functions of the step, so the step is all that is kept of them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use harvest_models::{NamedTensors, WeightsError, read_safetensors, write_safetensors};
+use safetensors::SafeTensorError;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{WriteError, atomic_write, publish_folder};
@@ -50,6 +50,18 @@ pub struct Checkpoint {
     pub algorithm: NamedTensors,
 }
 
+impl Checkpoint {
+    /// Whether every weight, averaged or not, is a number: what has diverged is not worth going on from.
+    pub fn is_finite(&self) -> bool {
+        let finite = |tensors: &NamedTensors| {
+            tensors
+                .values()
+                .all(|data| data.as_slice::<f32>().map_or(true, |v| v.iter().all(|x| x.is_finite())))
+        };
+        finite(&self.model) && finite(&self.ema)
+    }
+}
+
 /// Why a checkpoint cannot be written or used. A run never goes on without it as if it were new.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,14 +69,6 @@ pub enum CheckpointError {
     /// Something cannot be written.
     #[error("the checkpoint was not saved; the one before it is untouched")]
     Write(#[from] WriteError),
-    /// Tensors cannot be written or read.
-    #[error("the checkpoint `{path}`", path = path.display())]
-    Tensors {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: WeightsError,
-    },
     /// A file cannot be read.
     #[error("cannot read the checkpoint `{path}`; restore it, or start anew with --fresh", path = path.display())]
     Read {
@@ -112,12 +116,14 @@ impl Checkpoints {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Saves a checkpoint as the newest one, and as the best one if `is_best`. Removes folders nothing points to.
+    /// Saves a checkpoint as the newest one. Removes what neither it nor its best step needs.
+    ///
+    /// `checkpoint.progress.best` must be this step or one that was saved as the best before.
     ///
     /// # Errors
     /// If anything cannot be written; earlier checkpoints are then untouched.
-    pub fn save(&self, checkpoint: &Checkpoint, is_best: bool) -> Result<(), CheckpointError> {
-        let name = format!("step-{:09}", checkpoint.progress.step);
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let name = folder_name(checkpoint.progress.step);
         let writing = self.folder.join(format!(".writing-{name}"));
         let fresh = || -> std::io::Result<()> {
             if writing.exists() {
@@ -134,15 +140,13 @@ impl Checkpoints {
         written?;
         let folder = self.folder.join(&name);
         if folder.exists() {
-            // The same step of a run that was resumed from before it: same content, written once more.
+            // Left by a kill before `last` named it: a run only ever saves steps after the one it started from.
             std::fs::remove_dir_all(&folder).map_err(WriteError::at(&folder))?;
         }
         publish_folder(&writing, &folder)?;
-        if is_best {
-            atomic_write(&self.folder.join("best"), name.as_bytes())?;
-        }
         atomic_write(&self.folder.join("last"), name.as_bytes())?;
-        self.remove_unreferenced();
+        let best = checkpoint.progress.best.map(|(_, step)| folder_name(step));
+        self.remove_others(&[Some(name), best]);
         Ok(())
     }
 
@@ -154,8 +158,7 @@ impl Checkpoints {
             ("algorithm", &checkpoint.algorithm),
         ] {
             let path = folder.join(format!("{name}.safetensors"));
-            write_safetensors(&path, tensors, HashMap::new())
-                .map_err(|source| CheckpointError::Tensors { path: folder.to_owned(), source })?;
+            write_safetensors(&path, tensors, HashMap::new()).map_err(|error| not_written(&path, error))?;
             let flush = std::fs::File::open(&path).and_then(|file| file.sync_all());
             flush.map_err(WriteError::at(&path))?;
         }
@@ -168,25 +171,27 @@ impl Checkpoints {
     /// # Errors
     /// If there is one that cannot be used.
     pub fn last(&self, kind: &str) -> Result<Option<Checkpoint>, CheckpointError> {
-        self.named("last").map(|folder| folder.map(|folder| read(&folder, kind)).transpose())?
+        self.newest()?.map(|folder| read(&folder, kind)).transpose()
     }
 
-    /// The averaged network of the best checkpoint, else of the newest.
+    /// The checkpoint with the best evaluation; without evaluations, the newest.
     ///
     /// # Errors
     /// If there is none, or it cannot be used.
-    pub fn best_network(&self, kind: &str) -> Result<Checkpoint, CheckpointError> {
-        let best = self.named("best")?.map_or_else(|| self.named("last"), |best| Ok(Some(best)))?;
-        let folder = best.ok_or_else(|| CheckpointError::Read {
+    pub fn best(&self, kind: &str) -> Result<Checkpoint, CheckpointError> {
+        let newest = self.newest()?.ok_or_else(|| CheckpointError::Read {
             path: self.folder.join("last"),
             source: std::io::ErrorKind::NotFound.into(),
         })?;
-        read(&folder, kind)
+        match read_progress(&newest, kind)?.best {
+            Some((_, step)) => read(&self.folder.join(folder_name(step)), kind),
+            None => read(&newest, kind),
+        }
     }
 
-    /// The folder that the file `pointer` names.
-    fn named(&self, pointer: &str) -> Result<Option<PathBuf>, CheckpointError> {
-        let path = self.folder.join(pointer);
+    /// The folder that `last` names.
+    fn newest(&self) -> Result<Option<PathBuf>, CheckpointError> {
+        let path = self.folder.join("last");
         match std::fs::read_to_string(&path) {
             Ok(name) => Ok(Some(self.folder.join(name.trim()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -194,22 +199,55 @@ impl Checkpoints {
         }
     }
 
-    /// Deletes what neither `last` nor `best` names. A failure only costs space; the next save tries again.
-    fn remove_unreferenced(&self) {
-        let kept: Vec<PathBuf> =
-            ["last", "best"].into_iter().filter_map(|pointer| self.named(pointer).ok().flatten()).collect();
+    /// Deletes our folders and unfinished files but those named. A failure only costs space; the next save tries again.
+    fn remove_others(&self, kept: &[Option<String>]) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
-            let name = entry.file_name();
-            let ours = name.to_str().is_some_and(|n| n.starts_with("step-") || n.starts_with(".writing-"));
-            if ours && !kept.contains(&entry.path()) {
-                let _ = std::fs::remove_dir_all(entry.path());
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let ours = name.starts_with("step-") || name.starts_with(".writing-");
+            if ours && !kept.iter().flatten().any(|kept| *kept == name) {
+                let path = entry.path();
+                let _ =
+                    if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
             }
         }
     }
 }
 
+fn folder_name(step: u64) -> String {
+    format!("step-{step:09}")
+}
+
+/// What the operating system said is told apart: a full disk has its own advice.
+fn not_written(path: &Path, error: WeightsError) -> WriteError {
+    WriteError::at(path)(match error {
+        WeightsError::Write { source: SafeTensorError::IoError(source), .. } => source,
+        other => std::io::Error::other(other),
+    })
+}
+
 fn read(folder: &Path, kind: &str) -> Result<Checkpoint, CheckpointError> {
+    let progress = read_progress(folder, kind)?;
+    let tensors = |name: &str| {
+        let path = folder.join(format!("{name}.safetensors"));
+        read_safetensors(&path).map_err(|error| match error {
+            WeightsError::Read { source, .. } => CheckpointError::Read { path, source },
+            WeightsError::Format { source, .. } => {
+                CheckpointError::Damaged { path, reason: source.to_string() }
+            }
+            other => CheckpointError::Damaged { path, reason: other.to_string() },
+        })
+    };
+    Ok(Checkpoint {
+        progress,
+        model: tensors("model")?,
+        ema: tensors("ema")?,
+        optimizer: tensors("optimizer")?,
+        algorithm: tensors("algorithm")?,
+    })
+}
+
+fn read_progress(folder: &Path, kind: &str) -> Result<Progress, CheckpointError> {
     let path = folder.join(STATE);
     let text = std::fs::read(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
     let progress: Progress = serde_json::from_slice(&text)
@@ -221,15 +259,5 @@ fn read(folder: &Path, kind: &str) -> Result<Checkpoint, CheckpointError> {
             expected: kind.to_owned(),
         });
     }
-    let tensors = |name: &str| {
-        read_safetensors(&folder.join(format!("{name}.safetensors")))
-            .map_err(|source| CheckpointError::Tensors { path: folder.to_owned(), source })
-    };
-    Ok(Checkpoint {
-        progress,
-        model: tensors("model")?,
-        ema: tensors("ema")?,
-        optimizer: tensors("optimizer")?,
-        algorithm: tensors("algorithm")?,
-    })
+    Ok(progress)
 }

@@ -10,37 +10,37 @@ use harvest_models::Classifier;
 ///
 /// Only parameters are averaged; running statistics of batch normalisation are those of the live network.
 #[derive(Debug, Clone)]
-pub struct Ema {
+pub struct Ema<M = Classifier> {
     decay: f64,
-    average: Classifier,
+    average: M,
 }
 
-impl Ema {
+impl<M: Module> Ema<M> {
     /// Starts from the weights of `net`. `decay` in [0, 1); 0 keeps a plain copy.
-    pub fn new(decay: f64, net: &Classifier) -> Self {
-        Self { decay, average: net.detached() }
+    pub fn new(decay: f64, net: &M) -> Self {
+        Self { decay, average: net.valid() }
     }
 
     /// Moves the average by the weights of `net`.
-    pub fn update(&mut self, net: &Classifier) {
-        let live = net.detached();
+    pub fn update(&mut self, net: &M) {
+        let live = net.valid();
         if self.decay == 0.0 {
             self.average = live;
             return;
         }
         let mut weights = Collect::default();
         live.visit(&mut weights);
-        let mut blend = Blend { decay: self.decay as f32, live: weights.0 };
+        let mut blend = Blend { decay: self.decay, live: weights.0 };
         self.average = self.average.clone().map(&mut blend);
     }
 
     /// The averaged network, off autodiff.
-    pub fn network(&self) -> &Classifier {
+    pub fn network(&self) -> &M {
         &self.average
     }
 
     /// Replaces the average, when a run is resumed.
-    pub fn network_mut(&mut self) -> &mut Classifier {
+    pub fn network_mut(&mut self) -> &mut M {
         &mut self.average
     }
 }
@@ -58,7 +58,7 @@ impl ModuleVisitor for Collect {
 }
 
 struct Blend {
-    decay: f32,
+    decay: f64,
     live: HashMap<ParamId, Tensor<1>>,
 }
 
@@ -70,5 +70,62 @@ impl ModuleMapper for Blend {
             let live = live.reshape(average.dims());
             average.mul_scalar(decay) + live.mul_scalar(1.0 - decay)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use harvest_models::{ClassifierConfig, Mode};
+
+    use super::*;
+
+    fn nets() -> [Classifier; 2] {
+        let config = r#"{"resnet": {"image_size": 8, "stem": "small_image", "block": "basic", "blocks": [1],
+                         "planes": 4, "classes": 3}}"#;
+        let config: ClassifierConfig = serde_json::from_str(config).expect("a configuration");
+        let net = config.init(1, &Device::flex().autodiff()).expect("a valid network");
+        // The same parameters with other values, as after a step.
+        let mut moved = net.clone().separate();
+        let mut tensors = net.to_tensors();
+        tensors.extend(config.init(2, &Device::flex()).expect("a valid network").to_tensors());
+        moved.load_tensors(&tensors).expect("the same network");
+        [net, moved]
+    }
+
+    #[test]
+    fn without_decay_the_average_is_the_network() {
+        let [net, moved] = nets();
+        let mut ema = Ema::new(0.0, &net);
+        assert_eq!(ema.network().to_tensors(), net.to_tensors());
+        ema.update(&moved);
+        assert_eq!(ema.network().to_tensors(), moved.to_tensors());
+        assert!(ema.network().parameters().iter().all(|parameter| !parameter.tracked));
+    }
+
+    #[test]
+    fn an_average_has_the_running_statistics_of_the_live_network() {
+        let [net, _] = nets();
+        let mut ema = Ema::new(0.5, &net);
+        net.forward(Tensor::ones([2, 3, 8, 8], &Device::flex()), Mode::train(0));
+        ema.update(&net);
+        assert_ne!(net.to_tensors(), nets()[0].to_tensors());
+        assert_eq!(ema.network().to_tensors(), net.to_tensors());
+    }
+
+    #[test]
+    fn an_average_stays_between_its_past_and_the_weights() {
+        let [net, moved] = nets();
+        let mut ema = Ema::new(0.75, &net);
+        ema.update(&moved);
+        let [old, average, new] = [&net, ema.network(), &moved].map(Classifier::to_tensors);
+        for parameter in net.parameters() {
+            let values = |tensors: &harvest_models::NamedTensors| {
+                tensors[&parameter.name].iter::<f32>().collect::<Vec<_>>()
+            };
+            for ((old, average), new) in values(&old).into_iter().zip(values(&average)).zip(values(&new)) {
+                assert!((average - (0.75 * old + 0.25 * new)).abs() < 1e-6, "{}", parameter.name);
+            }
+        }
     }
 }

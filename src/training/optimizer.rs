@@ -1,4 +1,4 @@
-//! AdamW and SGD with Nesterov momentum over all parameters of a classifier, with layer-wise learning rates.
+//! AdamW and SGD with Nesterov momentum over all parameters of a network, with layer-wise learning rates.
 //!
 //! The state lives here, by parameter name, so that a checkpoint is plain tensors and a resumed run continues to the
 //! same numbers.
@@ -9,7 +9,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use harvest_kernels::AdamW;
-use harvest_models::{Classifier, NamedTensors};
+use harvest_models::{Classifier, NamedTensors, ParameterInfo};
 
 use crate::config::OptimizerName;
 
@@ -67,8 +67,12 @@ pub enum OptimizerError {
 impl Optimizer {
     /// For the parameters of `net`, before the first update.
     pub fn new(config: OptimizerConfig, net: &Classifier) -> Self {
-        let treatments = net
-            .parameters()
+        Self::of_parameters(config, net.parameters())
+    }
+
+    /// For these parameters of any module, before the first update.
+    pub fn of_parameters(config: OptimizerConfig, parameters: Vec<ParameterInfo>) -> Self {
+        let treatments = parameters
             .into_iter()
             .map(|parameter| {
                 let treatment = Treatment {
@@ -83,7 +87,7 @@ impl Optimizer {
     }
 
     /// One update with base rate `lr`. Parameters without a gradient stay as they are.
-    pub fn step(&mut self, net: Classifier, gradients: &mut GradientsParams, lr: f64) -> Classifier {
+    pub fn step<M: Module>(&mut self, net: M, gradients: &mut GradientsParams, lr: f64) -> M {
         self.updates += 1;
         net.map(&mut Update { optimizer: self, gradients, lr })
     }
@@ -163,7 +167,6 @@ impl ModuleMapper for Update<'_> {
         let Some(gradient) = self.gradients.remove::<D>(parameter.id) else { return parameter };
         let (id, weight, mapper) = parameter.consume();
         let tracked = weight.is_require_grad();
-        // A contiguous layout of its own: gradients of transposed products may come as strided views.
         let weight = self.optimizer.update(weight.inner(), gradient, &treatment, self.lr);
         Param::from_mapped_value(id, Tensor::from_inner(weight).set_require_grad(tracked), mapper)
     }
@@ -236,5 +239,112 @@ impl Optimizer {
         };
         let weight = weight - (gradient + buffer.clone().mul_scalar(momentum)).mul_scalar(lr);
         (weight, Slots(vec![buffer.reshape([count])]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::ModuleVisitor;
+    use burn::tensor::Device;
+    use harvest_models::ClassifierConfig;
+
+    use super::*;
+
+    const ADAMW: OptimizerConfig =
+        OptimizerConfig { rule: OptimizerName::AdamW, weight_decay: 0.0, momentum: 0.9, layer_decay: 1.0 };
+    const SGD: OptimizerConfig = OptimizerConfig { rule: OptimizerName::Sgd, ..ADAMW };
+
+    fn net() -> Classifier {
+        let config =
+            r#"{"vit": {"image_size": 4, "patch": 2, "dim": 4, "depth": 2, "heads": 1, "classes": 3}}"#;
+        let config: ClassifierConfig = serde_json::from_str(config).expect("a configuration");
+        config.init(1, &Device::flex().autodiff()).expect("a valid network")
+    }
+
+    /// A gradient of 1 for every weight.
+    struct Ones(GradientsParams);
+
+    impl ModuleVisitor for Ones {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            self.0.register(parameter.id, parameter.val().inner().ones_like());
+        }
+    }
+
+    fn after_a_step(optimizer: &mut Optimizer, net: Classifier, lr: f64) -> Classifier {
+        let mut ones = Ones(GradientsParams::new());
+        net.visit(&mut ones);
+        optimizer.step(net, &mut ones.0, lr)
+    }
+
+    #[test]
+    fn rates_fall_towards_the_input() {
+        let net = net();
+        let config = OptimizerConfig { momentum: 0.0, layer_decay: 0.5, ..SGD };
+        let moved = after_a_step(&mut Optimizer::new(config, &net), net.clone(), 0.5).to_tensors();
+        let before = net.to_tensors();
+        for parameter in net.parameters() {
+            let rate = 0.5 * 0.5f32.powi(parameter.depth as i32);
+            let pairs = before[&parameter.name].iter::<f32>().zip(moved[&parameter.name].iter::<f32>());
+            for (old, new) in pairs {
+                assert!((old - new - rate).abs() < 1e-6, "{}: {old} {new}", parameter.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_parameter_without_a_gradient_stays() {
+        let net = net();
+        let moved = Optimizer::new(ADAMW, &net).step(net.clone(), &mut GradientsParams::new(), 0.5);
+        assert_eq!(moved.to_tensors(), net.to_tensors());
+    }
+
+    #[test]
+    fn a_restored_state_goes_on_to_the_same_numbers() {
+        for config in [ADAMW, SGD] {
+            let mut first = Optimizer::new(config.clone(), &net());
+            let start = after_a_step(&mut first, net(), 0.1);
+            let (mut second, other) = (Optimizer::new(config, &start), start.clone());
+            second.restore(first.state(), &start).expect("its own state");
+            assert_eq!(second.state(), first.state());
+            let ends = [after_a_step(&mut first, start, 0.1), after_a_step(&mut second, other, 0.1)];
+            assert_eq!(ends[0].to_tensors(), ends[1].to_tensors());
+            assert_eq!(second.state(), first.state());
+        }
+    }
+
+    #[test]
+    fn a_foreign_state_is_refused_and_changes_nothing() {
+        let state = |config: OptimizerConfig| {
+            let mut optimizer = Optimizer::new(config, &net());
+            after_a_step(&mut optimizer, net(), 0.1);
+            optimizer.state()
+        };
+        let changed = |change: &dyn Fn(&mut NamedTensors)| {
+            let mut state = state(ADAMW);
+            change(&mut state);
+            state
+        };
+        let (first, second) = ("first/head.bias", "second/head.bias");
+        for (foreign, word) in [
+            (state(SGD), "momentum/"),
+            (changed(&|s| drop(s.remove("updates"))), "number of updates"),
+            (changed(&|s| drop(s.remove(second))), "`head.bias` is incomplete"),
+            (
+                changed(&|s| drop(s.insert(first.into(), TensorData::new(vec![0f32; 2], [2])))),
+                "2 values, not 3",
+            ),
+            (
+                changed(&|s| drop(s.insert("first/fc.bias".into(), TensorData::new(vec![0f32; 3], [3])))),
+                "fc.bias",
+            ),
+            (NamedTensors::new(), "number of updates"),
+        ] {
+            let mut optimizer = Optimizer::new(ADAMW, &net());
+            after_a_step(&mut optimizer, net(), 0.1);
+            let before = optimizer.state();
+            let error = optimizer.restore(foreign, &net()).expect_err("it does not fit").to_string();
+            assert!(error.contains(word), "{error}");
+            assert_eq!(optimizer.state(), before);
+        }
     }
 }

@@ -59,14 +59,14 @@ pub enum TrainError {
         /// Steps done.
         step: u64,
     },
-    /// The loss is no longer a number.
+    /// The loss or a weight is no longer a finite number. Nothing of it is in any checkpoint.
     #[error(
         "the loss became {loss} in step {step}; try a lower `training.lr` or a longer `training.warmup_steps`"
     )]
     Diverged {
         /// The step, from 0.
         step: u64,
-        /// What the loss is.
+        /// What the loss is; NaN too if it was a weight.
         loss: f32,
     },
     /// No such network.
@@ -212,7 +212,12 @@ pub fn train(
                 logs.flush_pending(progress)?;
                 logs.sync()?;
                 let seconds = earlier + started.elapsed().as_secs_f64();
-                checkpoints.save(&session.checkpoint(best, seconds), is_best)?;
+                let checkpoint = session.checkpoint(best, seconds);
+                if !checkpoint.is_finite() {
+                    // Losses are only read where they are logged; to go on from such weights would never end well.
+                    return Err(TrainError::Diverged { step, loss: f32::NAN });
+                }
+                checkpoints.save(&checkpoint)?;
             }
             if interrupted && !finished {
                 return Err(TrainError::Interrupted { step: session.step });
@@ -220,7 +225,7 @@ pub fn train(
         }
         Ok(())
     })?;
-    let kept = checkpoints.best_network(&kind)?;
+    let kept = checkpoints.best(&kind)?;
     let mut network = job.model.blank(&job.device)?;
     network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
     Ok(Outcome {

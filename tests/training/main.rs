@@ -1,0 +1,8 @@
+//! Training as a whole: what a step computes, and that a run survives everything that can happen to it.
+
+mod checkpoints;
+mod determinism;
+mod divergence;
+mod resume;
+mod skip;
+mod world;
