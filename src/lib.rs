@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod bench;
 pub mod training;
 pub mod report;
 pub mod inference;
