@@ -11,6 +11,7 @@
 
 pub mod algorithms;
 pub mod augment;
+pub mod bench;
 pub mod bounds;
 pub mod cli;
 pub mod config;

@@ -16,7 +16,7 @@ use burn_flex::FlexTensor;
 
 use crate::channel_cpu::{self, Affine, Planes};
 use crate::channel_loops::Slope;
-use crate::conv_flex::{flex_f32, values};
+use crate::conv_flex::{contiguous, flex_f32, values};
 use crate::conv_memory::tensor;
 
 /// Batch normalisation with the statistics of this batch (Ioffe & Szegedy, arXiv:1502.03167).
@@ -136,11 +136,6 @@ fn forward(
     let [mean, var] = plan.statistics();
     let residual = residual.map(contiguous);
     (channel_cpu::affine(x, &plan.scale, &plan.shift, residual.as_ref(), rectify), mean, var)
-}
-
-/// `x` itself where it is contiguous: a second handle would keep the result from taking its place.
-fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
 }
 
 impl Normalise for Flex {

@@ -10,7 +10,7 @@ use burn_flex::FlexTensor;
 
 use crate::channel_cpu::{self, Affine};
 use crate::channel_loops::Slope;
-use crate::conv_flex::{flex_f32, values};
+use crate::conv_flex::{contiguous, flex_f32, values};
 use crate::conv_memory::tensor;
 
 /// `x · scale + shift (+ residual)`, with `rectify` through ReLU.
@@ -74,11 +74,6 @@ pub(crate) trait ScaleShift: Backend {
         residual: FloatTensor<Self>,
         rectify: bool,
     ) -> FloatTensor<Self>;
-}
-
-/// `x` itself where it is contiguous: a second handle would keep the result from taking its place.
-fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
 }
 
 fn forward(

@@ -8,7 +8,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::channel_loops::{self as loops, Slope};
-use crate::conv_flex::{dims, values};
+use crate::conv_flex::{contiguous, dims, fills_storage, values};
 use crate::conv_memory;
 
 /// Where the images of a tensor `[batch, channels, height, width]` begin and end.
@@ -98,7 +98,7 @@ pub(crate) fn affine(
     if planes.is_empty() {
         return x;
     }
-    let whole = values(&x).len() * size_of::<f32>() == x.bytes().len();
+    let whole = fills_storage(&x);
     if let Some(y) = x.try_storage_mut::<f32>().filter(|_| whole) {
         planes.write(y, |c, range, y| match residual {
             None => loops::affine_in_place(y, scale[c], shift[c], rectify),
@@ -139,7 +139,7 @@ pub(crate) struct Sums {
 impl Affine {
     /// Undoes a ReLU whose output was kept: afterwards `dy` is the gradient of the residual too.
     pub(crate) fn before_gate(&self, dy: FlexTensor) -> FlexTensor {
-        let dy = dy.to_contiguous();
+        let dy = contiguous(dy);
         match &self.gate {
             Some(y) => gated(dy, y),
             None => dy,
@@ -178,7 +178,7 @@ impl Affine {
         if planes.is_empty() {
             return dy;
         }
-        let whole = values(&dy).len() * size_of::<f32>() == dy.bytes().len();
+        let whole = fills_storage(&dy);
         if !dy.is_unique() || !whole {
             let from = values(&dy);
             let mut dx = conv_memory::take(from.len());
@@ -206,7 +206,7 @@ impl Affine {
 pub(crate) fn gated(mut dy: FlexTensor, y: &FlexTensor) -> FlexTensor {
     const PART: usize = 1 << 14;
     let y = values(y);
-    let whole = values(&dy).len() * size_of::<f32>() == dy.bytes().len();
+    let whole = fills_storage(&dy);
     if let Some(values) = dy.try_storage_mut::<f32>().filter(|_| whole) {
         values
             .par_chunks_mut(PART)

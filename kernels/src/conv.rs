@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn views_and_other_types_take_the_right_path() {
+    fn a_permuted_image_gives_the_same() {
         let device = Device::flex();
         let x = Tensor::<4>::random([2, 8, 9, 3], Distribution::Uniform(-1.0, 1.0), &device)
             .permute([0, 3, 1, 2]);

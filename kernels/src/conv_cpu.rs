@@ -8,9 +8,10 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use crate::conv_lanes::{Images, Level, PackedRows, correlate, product, whole_runs};
+use crate::conv_lanes::Level;
 use crate::conv_layout::Layout;
 use crate::conv_memory;
+use crate::conv_product::{Images, PackedRows, correlate, product, whole_runs};
 
 thread_local! {
     /// Padded images, gradients and products of this thread, kept from call to call.

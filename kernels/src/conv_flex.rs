@@ -27,6 +27,16 @@ pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 
+/// `x` itself where it is contiguous: a second handle would keep the result from taking its place.
+pub(crate) fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
+}
+
+/// True where a contiguous tensor is all of its storage, so that it may be written as a whole.
+pub(crate) fn fills_storage(tensor: &FlexTensor) -> bool {
+    size_of_val(values(tensor)) == tensor.bytes().len()
+}
+
 /// The values of a contiguous `f32` tensor.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("contiguous and f32: checked before dispatch")

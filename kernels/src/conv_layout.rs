@@ -8,7 +8,7 @@
 //! The gradient of the data is the same product with the kernel transposed: each phase of the image is a stride 1
 //! convolution of the padded output gradient with the taps of that phase.
 
-use crate::conv_lanes::{CORRELATE_ROWS, whole_runs};
+use crate::conv_product::{CORRELATE_ROWS, whole_runs};
 
 /// The sizes of one convolution; the same stride and padding on both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(crate) struct Layout {
     pub(crate) gradient_base: usize,
     /// Values of one padded gradient plane.
     pub(crate) gradient_plane: usize,
-    /// Gradient planes, padded to whole groups of [`correlate`](crate::conv_lanes::correlate).
+    /// Gradient planes, padded to whole groups of [`correlate`](crate::conv_product::correlate).
     pub(crate) gradient_planes: usize,
     /// Values of one padded gradient.
     pub(crate) gradient: usize,
@@ -191,14 +191,15 @@ impl Layout {
                             continue;
                         }
                         let from = &plane[y * width + first..(y + 1) * width];
-                        if stride == 1 {
-                            copy(&mut to[lead..lead + count], &from[..count]);
-                        } else {
-                            for (to, from) in
-                                to[lead..lead + count].iter_mut().zip(from.iter().step_by(stride))
-                            {
-                                *to = *from;
-                            }
+                        let to = &mut to[lead..lead + count];
+                        match stride {
+                            1 => copy(to, &from[..count]),
+                            // Told apart because the compiler vectorises a stride it knows.
+                            2 => to.iter_mut().zip(from.chunks(2)).for_each(|(to, from)| *to = from[0]),
+                            _ => to
+                                .iter_mut()
+                                .zip(from.iter().step_by(stride))
+                                .for_each(|(to, from)| *to = *from),
                         }
                     }
                 }
@@ -266,7 +267,7 @@ fn copy(to: &mut [f32], from: &[f32]) {
     let mut i = 0;
     macro_rules! steps {
         ($($size:literal)*) => {$(
-            while i + $size <= n {
+            while n - i >= $size {
                 to[i..i + $size].copy_from_slice(&from[i..i + $size]);
                 i += $size;
             }

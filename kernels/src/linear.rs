@@ -131,17 +131,12 @@ impl<const N: usize> Backward<Flex, N> for LinearBackward {
         let weight = ops.state.weight.map(|weight| checkpointer.retrieve_node_output::<FlexTensor>(weight));
         let bias = ops.parents.get(2).and_then(Option::as_ref);
 
-        if let (Some(parent), Some(weight)) = (&ops.parents[0], weight) {
-            grads.register::<Flex>(parent.id, cpu::linear::backward_input(weight, dy.clone()));
-        }
-        let mut dbias = None;
-        if let (Some(parent), Some(x)) = (&ops.parents[1], x) {
-            let (dweight, sums) = cpu::linear::backward_weight(x, dy.clone(), bias.is_some());
-            grads.register::<Flex>(parent.id, dweight);
-            dbias = sums;
-        }
-        if let Some(parent) = bias {
-            grads.register::<Flex>(parent.id, dbias.unwrap_or_else(|| cpu::linear::backward_bias(dy)));
+        let gradients = cpu::linear::backward(x, weight, dy, bias.is_some());
+        let gradients = [gradients.x, gradients.weight, gradients.bias];
+        for (parent, gradient) in ops.parents.iter().zip(gradients) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                grads.register::<Flex>(parent.id, gradient);
+            }
         }
     }
 }

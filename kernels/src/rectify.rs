@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::channel_cpu::gated;
 use crate::channel_loops;
-use crate::conv_flex::{flex_f32, values};
+use crate::conv_flex::{contiguous, fills_storage, flex_f32, values};
 use crate::conv_memory;
 
 /// `max(x, 0)`.
@@ -36,8 +36,8 @@ pub(crate) trait Rectify: Backend {
 impl Rectify for Flex {
     fn rectify(x: FlexTensor) -> FlexTensor {
         const PART: usize = 1 << 14;
-        let mut x = x.to_contiguous();
-        let whole = values(&x).len() * size_of::<f32>() == x.bytes().len();
+        let mut x = contiguous(x);
+        let whole = fills_storage(&x);
         if let Some(y) = x.try_storage_mut::<f32>().filter(|_| whole) {
             y.par_chunks_mut(PART).for_each(|y| channel_loops::affine_in_place(y, 1.0, 0.0, true));
             return x;
@@ -58,7 +58,7 @@ impl Backward<Flex, 1> for RectifyBackward {
     type State = FlexTensor;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let dy = contiguous(grads.consume::<Flex>(&ops.node));
         if let [Some(node)] = &ops.parents {
             grads.register::<Flex>(node.id, gated(dy, &ops.state));
         }

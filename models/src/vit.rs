@@ -150,7 +150,7 @@ impl Vit {
         };
         let mut tokens = self.embed(images); // eq. 1: `[B, 1 + T, D]`
         for (i, block) in self.blocks.iter().enumerate() {
-            tokens = block.forward(tokens, &self.keep(&noise, 2 * i), self.precision); // eq. 2, 3
+            tokens = block.forward(tokens, self.keep(&noise, 2 * i), self.precision); // eq. 2, 3
         }
         let features = self.pool(tokens); // eq. 4
         // The head is small: in `f32` it costs nothing and the logits keep all their bits.
@@ -166,12 +166,11 @@ impl Vit {
         Tensor::cat(vec![class, patches], 1) + self.pos_embed.val()
     }
 
-    /// What the two branches of a block are multiplied by, `[B, 1, 1]` each.
-    fn keep(&self, noise: &Option<Tensor<2>>, branch: usize) -> [Option<Tensor<3>>; 2] {
+    /// What the two branches of a block are multiplied by, `[B]` each.
+    fn keep(&self, noise: &Option<Tensor<2>>, branch: usize) -> [Option<Tensor<1>>; 2] {
         [branch, branch + 1].map(|branch| {
             let noise = noise.as_ref().filter(|_| self.rates[branch] > 0.0)?;
-            let batch = noise.dims()[1];
-            Some(noise.clone().narrow(0, branch, 1).reshape([batch, 1, 1]))
+            Some(noise.clone().narrow(0, branch, 1).squeeze_dim(0))
         })
     }
 
@@ -263,15 +262,12 @@ impl Block {
     }
 
     /// Tokens `[B, 1 + T, D]`; `keep`: the branches' factors from stochastic depth.
-    fn forward(&self, x: Tensor<3>, keep: &[Option<Tensor<3>>; 2], precision: Precision) -> Tensor<3> {
-        let add = |x: Tensor<3>, branch: Tensor<3>, keep: &Option<Tensor<3>>| match keep {
-            Some(keep) => x + leave(branch) * keep.clone(),
-            None => x + leave(branch),
-        };
+    fn forward(&self, x: Tensor<3>, keep: [Option<Tensor<1>>; 2], precision: Precision) -> Tensor<3> {
+        let [keep_attention, keep_mlp] = keep;
         let branch = self.attn.forward(self.norm1.forward(x.clone()), precision);
-        let x = add(x, branch, &keep[0]);
+        let x = harvest_kernels::residual(x, leave(branch), keep_attention);
         let branch = self.mlp.forward(self.norm2.forward(x.clone()), precision);
-        add(x, branch, &keep[1])
+        harvest_kernels::residual(x, leave(branch), keep_mlp)
     }
 }
 

@@ -18,6 +18,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 pub use fixmatch::{FixMatch, FixMatchConfig};
 pub use freematch::{FreeMatch, FreeMatchConfig};
 pub use registry::{AlgorithmConfig, AlgorithmName};
+pub use student::computed_strong_views;
 pub use supervised::{Supervised, SupervisedConfig};
 
 /// The network as an algorithm sees it. `B` images of one size in, `C` logits each out.

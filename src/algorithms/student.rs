@@ -87,10 +87,14 @@ fn rows_to_compute(mask: &Tensor<1>) -> Vec<i32> {
     let mask: Vec<bool> = mask.to_data().iter::<f32>().map(|weight| weight != 0.0).collect();
     let rows =
         |kept: bool| mask.iter().enumerate().filter(move |(_, k)| **k == kept).map(|(row, _)| row as i32);
-    let kept = rows(true).count();
-    let step = mask.len().div_ceil(SIZES).max(1);
-    let size = kept.next_multiple_of(step).min(mask.len());
+    let size = computed_strong_views(rows(true).count(), mask.len());
     rows(true).chain(rows(false)).take(size).collect()
+}
+
+/// How many strong views go through the network where `kept` of `unlabelled` are not masked and masked ones are left out.
+pub fn computed_strong_views(kept: usize, unlabelled: usize) -> usize {
+    let step = unlabelled.div_ceil(SIZES).max(1);
+    kept.next_multiple_of(step).min(unlabelled)
 }
 
 #[cfg(test)]

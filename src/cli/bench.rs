@@ -2,12 +2,39 @@
 
 use clap::Subcommand;
 
-/// Measure speed and memory.
+use crate::bench::{
+    InputOptions, ManifestOptions, ParityOptions, PictureOptions, StepOptions, input, manifest, parity,
+    pictures, step,
+};
+
+/// Measure speed and memory; each prints one line of JSON.
 #[derive(Debug, Subcommand)]
-pub enum Bench {}
+pub enum Bench {
+    /// A whole training step.
+    Step(StepOptions),
+    /// Images a second through decoding, cache, views and upload.
+    Input(InputOptions),
+    /// A list of a million images: write, read, split, sample.
+    Manifest(ManifestOptions),
+    /// The numbers of a device against those of the CPU.
+    Parity(ParityOptions),
+    /// Draw images to measure on.
+    Pictures(PictureOptions),
+}
 
 impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
-        match self {}
+        match self {
+            Self::Step(options) => println!("{}", serde_json::to_string(&step(&options)?)?),
+            Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
+            Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
+            Self::Pictures(options) => pictures(&options)?,
+            Self::Parity(options) => {
+                let report = parity(&options)?;
+                println!("{report}");
+                anyhow::ensure!(report.passed(), "the device's numbers differ from the CPU's");
+            }
+        }
+        Ok(())
     }
 }

@@ -41,12 +41,12 @@ fn simd() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {
-            return ", AVX-512";
+            ", AVX-512"
+        } else if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            ", AVX2"
+        } else {
+            ", SSE2 only: expect slow training"
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return ", AVX2";
-        }
-        return ", SSE2 only: expect slow training";
     }
     #[cfg(not(target_arch = "x86_64"))]
     ""

@@ -155,7 +155,7 @@ fn values_out_of_range_name_their_place() {
     refused(recipe("[training]\nlr = 0"), "recipe.toml:2: `training.lr` is 0; it must be more than 0");
     refused(
         recipe("[data]\nevaluation_fraction = 1"),
-        "recipe.toml:2: `data.evaluation_fraction` is 1; it must be more than 0 and less than 1",
+        "recipe.toml:2: `data.evaluation_fraction` is 1; it must be 0 or more and less than 1",
     );
     refused(
         set(&["training.batch=0"]),

@@ -20,7 +20,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 use serde::{Deserialize, Serialize};
 
 use super::gate::PixelGate;
-use super::jpeg;
+use super::whole;
 
 /// What an image may cost before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,10 +201,10 @@ pub(super) fn with_decoded<T>(
 ) -> Result<T, DecodeError> {
     let format = known_format(bytes)?;
     let name = format_name(format);
-    let (pixels, orientation) = guarded(name, || header(bytes, format, limits))?;
-    if format == ImageFormat::Jpeg && !jpeg::has_end(bytes) {
+    if whole::is_cut(bytes, format) {
         return Err(DecodeError::Truncated { format: name });
     }
+    let (pixels, orientation) = guarded(name, || header(bytes, format, limits))?;
     let _permit = gate.admit(pixels);
     let image = guarded(name, || {
         let decoder = decoder(bytes, format, limits).map_err(|error| translate(error, name))?;

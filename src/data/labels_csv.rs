@@ -126,10 +126,11 @@ pub fn read_labels(file: &Path) -> Result<Vec<LabelRow>, LabelsError> {
         csv::ReaderBuilder::new().delimiter(if semicolons { b';' } else { b',' }).from_reader(text);
 
     let has_part = columns(file, &mut table, first_line)?;
+    let mut lines = Lines { text, counted: 0, line: 1 };
     let mut rows: Vec<LabelRow> = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
     for record in table.records() {
-        let row = row(file, record, has_part)?;
+        let row = row(file, record, has_part, &mut lines)?;
         match seen.get(&row.path) {
             None => {
                 seen.insert(row.path.clone(), rows.len());
@@ -163,10 +164,11 @@ fn row(
     file: &Path,
     record: Result<csv::StringRecord, csv::Error>,
     has_part: bool,
+    lines: &mut Lines<'_>,
 ) -> Result<LabelRow, LabelsError> {
     let wrong = |line, problem| LabelsError::Row { file: file.into(), line, problem };
     let record = record.map_err(|error| {
-        let line = error.position().map_or(0, csv::Position::line);
+        let line = lines.of(error.position());
         match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => wrong(
                 line,
@@ -178,7 +180,7 @@ fn row(
             _ => wrong(line, error.to_string()),
         }
     })?;
-    let line = record.position().map_or(0, csv::Position::line);
+    let line = lines.of(record.position());
     let field = |column| record.get(column).unwrap_or_default();
     let path = normal(field(0)).ok_or_else(|| wrong(line, "the path is empty".into()))?;
     let label = Some(field(1).trim()).filter(|label| !label.is_empty()).map(str::to_owned);
@@ -190,6 +192,26 @@ fn row(
         other => return Err(wrong(line, format!("the part is `{other}`, expected train, test or nothing"))),
     };
     Ok(LabelRow { path, label, part, line })
+}
+
+/// Line numbers as an editor shows them. The reader's own are one too low in files with Windows line ends, where it
+/// takes the second byte of a line end for the beginning of the next record.
+struct Lines<'a> {
+    text: &'a [u8],
+    counted: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line a record begins on; records must be asked for in order.
+    fn of(&mut self, record: Option<&csv::Position>) -> u64 {
+        let start = record.map_or(0, |position| position.byte() as usize).min(self.text.len());
+        let blank = self.text[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let newlines = self.text[self.counted..start + blank].iter().filter(|&&byte| byte == b'\n').count();
+        self.line += newlines as u64;
+        self.counted = start + blank;
+        self.line
+    }
 }
 
 /// Without `.` components; `None` if nothing is left.
@@ -256,6 +278,17 @@ mod tests {
                 (rows[1].path.as_str(), &rows[1].label, rows[1].part),
                 ("c, d.jpg", &None, Some(Part::Test))
             );
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_as_editors_do() {
+        for end in ["\n", "\r\n"] {
+            let text = ["path,label", "a,x", "", "", "\"b\nb\",y", "c,z"].join(end);
+            let lines: Vec<u64> = read(text.as_bytes()).expect("valid").iter().map(|row| row.line).collect();
+            assert_eq!(lines, [2, 5, 7]);
+            let wrong = refused(&format!("{text}{end}d{end}"));
+            assert!(wrong.contains("line 8: 1 columns"), "{wrong}");
         }
     }
 

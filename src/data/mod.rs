@@ -23,10 +23,11 @@ mod fit;
 mod gate;
 mod idx;
 mod images;
-mod jpeg;
 mod labels_csv;
 mod manifest;
 mod mapped;
+#[cfg(test)]
+mod million;
 mod progress;
 mod sampler;
 mod scan;
@@ -35,6 +36,7 @@ mod split;
 #[cfg(test)]
 mod testing;
 mod walk;
+mod whole;
 
 pub use cache::{CacheError, CacheOptions, ImageCache};
 pub use classes::{ClassKind, Classes, ClassesError};

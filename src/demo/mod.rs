@@ -1,1 +1,3 @@
-//! demo (being written).
+//! The demo: the whole loop on leaves the program draws itself.
+
+pub mod leaves;

@@ -6,16 +6,10 @@
 //! derivative `Φ(x) + x φ(x)` as well, and there is no branch.
 
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
-use super::memory::{copied, filled, fresh};
+use super::pointwise::map;
 use super::simd::{exp, mul_add, multiversion};
-use super::{contiguous, tensor, values, values_mut};
-
-/// Values a thread takes at a time.
-const PIECE: usize = 1 << 15;
-/// Values copied before they are changed, so that they are still in the nearest cache.
-const BLOCK: usize = 1 << 12;
+use super::{contiguous, values};
 
 /// `Φ(x)` and `exp(-x²/2)`.
 #[inline(always)]
@@ -23,9 +17,9 @@ fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     let z = x.abs();
     let bell = exp::<FMA>(-0.5 * z * z);
     let t = 1.0 / mul_add::<FMA>(0.3, z, 1.0);
-    let mut ratio = 0.034_930_638;
+    let mut ratio = 0.034_930_64;
     for c in
-        [-0.152_475_33, 0.194_525_19, -0.038_242_77, 0.117_075_495, 0.104_813_336, 0.119_639_64, 0.119_733_82]
+        [-0.152_475_33, 0.194_525_2, -0.038_242_77, 0.117_075_495, 0.104_813_34, 0.119_639_64, 0.119_733_82]
     {
         ratio = mul_add::<FMA>(ratio, t, c);
     }
@@ -45,7 +39,7 @@ multiversion! {
 multiversion! {
     /// `gradient ← gradient · (Φ(x) + x φ(x))`.
     pub(super) fn gelu_gradients<FMA>(x: &[f32], gradient: &mut [f32]) {
-        const PEAK: f32 = 0.398_942_28; // 1/√(2π)
+        const PEAK: f32 = 0.398_942_3; // 1/√(2π)
         for (&x, gradient) in x.iter().zip(gradient) {
             let (below, bell) = normal::<FMA>(x);
             *gradient *= mul_add::<FMA>(x, PEAK * bell, below);
@@ -63,26 +57,4 @@ pub(crate) fn backward(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
     let x = values(&x);
     map(contiguous(gradient), |offset, gradient| gelu_gradients(&x[offset..], gradient))
-}
-
-/// Applies `change(offset, values[offset..])` to all values of a contiguous tensor, a block at a time; in place where
-/// nobody else holds the tensor, else on the way into a new one.
-#[expect(unsafe_code, reason = "the new tensor's memory is not zeroed first")]
-fn map(mut x: FlexTensor, change: impl Fn(usize, &mut [f32]) + Send + Sync) -> FlexTensor {
-    let blocks = |piece: usize| (0..PIECE / BLOCK).map(move |block| piece * PIECE + block * BLOCK);
-    if let Some(x) = values_mut(&mut x) {
-        x.par_chunks_mut(PIECE).enumerate().for_each(|(piece, x)| {
-            blocks(piece).zip(x.chunks_mut(BLOCK)).for_each(|(offset, x)| change(offset, x));
-        });
-    } else {
-        let mut y = fresh(x.layout().num_elements());
-        y.par_chunks_mut(PIECE).zip(values(&x).par_chunks(PIECE)).enumerate().for_each(|(piece, (y, x))| {
-            for (offset, (y, x)) in blocks(piece).zip(y.chunks_mut(BLOCK).zip(x.chunks(BLOCK))) {
-                change(offset, copied(y, x));
-            }
-        });
-        // SAFETY: as long as `x`, and copied from it in whole.
-        x = tensor(unsafe { filled(y) }, x.layout().shape().clone());
-    }
-    x
 }

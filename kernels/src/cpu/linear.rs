@@ -11,11 +11,11 @@ use super::simd::multiversion;
 use super::{Pieces, contiguous, for_each_piece, tensor, values};
 
 /// Rows a thread takes at a time: their part of the result stays in the second-level cache.
-const ROWS: usize = 256;
-/// Rows whose products are added up into one partial gradient of the weight ...
-const GROUP: usize = 1024;
+const ROWS: usize = 192;
+/// Rows that add up to one partial gradient of the weight ...
+const GROUP: usize = 512;
 /// ... of which there are at most so many.
-const MOST_GROUPS: usize = 16;
+const MOST_GROUPS: usize = 8;
 
 multiversion! {
     /// Adds the rows, as long as `total`, to `total`.
@@ -58,80 +58,93 @@ pub(crate) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
     tensor(unsafe { filled(y) }, with_last(x.layout().shape(), d_out))
 }
 
-/// The gradient of `x`: `dy Wᵀ`.
-pub(crate) fn backward_input(weight: FlexTensor, dy: FlexTensor) -> FlexTensor {
-    let (weight, dy) = (contiguous(weight), contiguous(dy));
-    let gradient = values(&dy);
-    let [d_in, d_out] = weight.layout().shape().dims();
-    let rows = gradient.len() / d_out;
-
-    let pieces = Pieces::new(rows, ROWS, 8);
-    let mut dx = fresh(rows * d_in);
-    let output = Shared::new(&mut dx);
-    for_each_piece(pieces.count(), |piece| {
-        let rows = pieces.range(piece);
-        let left = Matrix::new(&gradient[rows.start * d_out..rows.end * d_out], rows.len(), d_out, d_out);
-        let right = Matrix::new(values(&weight), d_in, d_out, d_out).transposed();
-        // SAFETY: these rows of `dx` are this piece's alone.
-        unsafe { multiply(output.at(rows.start * d_in), d_in, left, right, 1.0, Write::Replace) };
-    });
-    // SAFETY: the pieces cover all rows.
-    tensor(unsafe { filled(dx) }, with_last(dy.layout().shape(), d_in))
+/// The gradients [`backward`] was asked for.
+pub(crate) struct Gradients {
+    /// `dy Wᵀ`: `[.., in]`.
+    pub(crate) x: Option<FlexTensor>,
+    /// `xᵀ dy`: `[in, out]`.
+    pub(crate) weight: Option<FlexTensor>,
+    /// The sum of `dy`'s rows: `[out]`.
+    pub(crate) bias: Option<FlexTensor>,
 }
 
-/// The gradients of the weight, `xᵀ dy`, and of the bias, the sum of `dy`'s rows (not computed unless `bias`).
+/// The gradients of `x` (if `weight` is given), of the weight (if `x` is given) and of the bias (if `bias`).
 ///
-/// Groups of rows give partial gradients, added in the order of the rows.
-pub(crate) fn backward_weight(x: FlexTensor, dy: FlexTensor, bias: bool) -> (FlexTensor, Option<FlexTensor>) {
-    let (x, dy) = (contiguous(x), contiguous(dy));
-    let (input, gradient) = (values(&x), values(&dy));
-    let (d_in, d_out) = (last(x.layout().shape()), last(dy.layout().shape()));
-    let rows = gradient.len() / d_out;
-
-    let groups = Pieces::new(rows, GROUP.max(rows.div_ceil(MOST_GROUPS)), 1);
-    let size = d_in * d_out;
-    let mut partial: Vec<_> = (0..groups.count()).map(|_| fresh(size)).collect();
-    let outputs: Vec<_> = partial.iter_mut().map(|part| Shared::new(part)).collect();
-    for_each_piece(groups.count(), |group| {
-        let rows = groups.range(group);
-        let left =
-            Matrix::new(&input[rows.start * d_in..rows.end * d_in], rows.len(), d_in, d_in).transposed();
-        let right = Matrix::new(&gradient[rows.start * d_out..rows.end * d_out], rows.len(), d_out, d_out);
-        // SAFETY: a buffer of its own for each group.
-        unsafe { multiply(outputs[group].at(0), d_out, left, right, 1.0, Write::Replace) };
-    });
-    // SAFETY: each group's product has written all of its buffer.
-    let mut partial = partial.into_iter().map(|part| unsafe { filled(part) });
-    let mut dw = partial.next().expect("at least one row: empty tensors take the reference");
-    let partial: Vec<_> = partial.collect();
-    if !partial.is_empty() {
-        let pieces = Pieces::new(size, 1 << 14, 16);
-        let total = Shared::new(&mut dw);
-        for_each_piece(pieces.count(), |piece| {
-            let range = pieces.range(piece);
-            // SAFETY: this range of `dw` is this piece's alone.
-            let total = unsafe { std::slice::from_raw_parts_mut(total.at(range.start), range.len()) };
-            partial.iter().for_each(|part| add_rows(&part[range.clone()], total));
-        });
-    }
-
-    let dbias = bias.then(|| backward_bias(dy.clone()));
-    (tensor(dw, Shape::from([d_in, d_out])), dbias)
-}
-
-/// The gradient of the bias: the sum of `dy`'s rows.
-pub(crate) fn backward_bias(dy: FlexTensor) -> FlexTensor {
-    let dy = contiguous(dy);
+/// Rows are taken in blocks that serve all three products while they are in cache. Groups of blocks give partial
+/// gradients of weight and bias, which are added in the order of the rows.
+pub(crate) fn backward(
+    x: Option<FlexTensor>,
+    weight: Option<FlexTensor>,
+    dy: FlexTensor,
+    bias: bool,
+) -> Gradients {
+    let (x, weight, dy) = (x.map(contiguous), weight.map(contiguous), contiguous(dy));
     let gradient = values(&dy);
     let d_out = last(dy.layout().shape());
-    let groups = Pieces::new(gradient.len() / d_out, ROWS, 1);
-    let mut sums = vec![0f32; groups.count() * d_out];
-    sums.par_chunks_mut(d_out)
-        .zip(gradient.par_chunks(groups.piece * d_out))
-        .for_each(|(sum, rows)| add_rows(rows, sum));
-    let mut total = vec![0f32; d_out];
-    add_rows(&sums, &mut total);
-    tensor(total, Shape::from([d_out]))
+    let rows = gradient.len() / d_out;
+    let groups = Pieces::new(rows, GROUP.max(rows.div_ceil(MOST_GROUPS)), 1);
+
+    let input = x.as_ref().map(|x| (values(x), last(x.layout().shape())));
+    let matrix = weight.as_ref().map(|weight| (values(weight), weight.layout().shape()[0]));
+    let mut dx = matrix.map(|(_, d_in)| fresh(rows * d_in));
+    let mut dw = Vec::new();
+    if let Some((_, d_in)) = input {
+        dw.extend((0..groups.count()).map(|_| fresh(d_in * d_out)));
+    }
+    let mut db = vec![0f32; if bias { groups.count() * d_out } else { 0 }];
+    let dx_target = dx.as_mut().map(|dx| Shared::new(dx));
+    let dw_targets: Vec<_> = dw.iter_mut().map(|part| Shared::new(part)).collect();
+    let db_target = Shared::new(&mut db);
+    for_each_piece(groups.count(), |group| {
+        let group_rows = groups.range(group);
+        let blocks = Pieces::new(group_rows.len(), ROWS, 8);
+        for block in (0..blocks.count()).map(|block| blocks.range(block)) {
+            let rows = group_rows.start + block.start..group_rows.start + block.end;
+            let dy = &gradient[rows.start * d_out..rows.end * d_out];
+            let left = Matrix::new(dy, rows.len(), d_out, d_out);
+            if let (Some(target), Some((weight, d_in))) = (dx_target, matrix) {
+                let weight = Matrix::new(weight, d_in, d_out, d_out).transposed();
+                // SAFETY: these rows of `dx` are this block's alone.
+                unsafe { multiply(target.at(rows.start * d_in), d_in, left, weight, 1.0, Write::Replace) };
+            }
+            if let (Some(target), Some((x, d_in))) = (dw_targets.get(group), input) {
+                let x =
+                    Matrix::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in, d_in).transposed();
+                let write = if block.start == 0 { Write::Replace } else { Write::Add };
+                // SAFETY: a buffer of its own for each group, written by its first block before others add.
+                unsafe { multiply(target.at(0), d_out, x, left, 1.0, write) };
+            }
+            if bias {
+                // SAFETY: a row of `db` for each group, zeroed above.
+                add_rows(dy, unsafe { std::slice::from_raw_parts_mut(db_target.at(group * d_out), d_out) });
+            }
+        }
+    });
+    // SAFETY: the groups cover all rows.
+    let dx = dx.map(|dx| unsafe { filled(dx) });
+    // SAFETY: each group has at least one block, whose product has written all of the group's buffer.
+    let dw = total(dw.into_iter().map(|part| unsafe { filled(part) }).collect());
+    Gradients {
+        x: dx.zip(matrix).map(|(dx, (_, d_in))| tensor(dx, with_last(dy.layout().shape(), d_in))),
+        weight: dw.zip(input).map(|(dw, (_, d_in))| tensor(dw, Shape::from([d_in, d_out]))),
+        bias: bias.then(|| {
+            let mut total = vec![0f32; d_out];
+            add_rows(&db, &mut total);
+            tensor(total, Shape::from([d_out]))
+        }),
+    }
+}
+
+/// The sum of the parts, in their order; `None` if there is none.
+fn total(mut parts: Vec<Vec<f32>>) -> Option<Vec<f32>> {
+    let (first, rest) = parts.split_first_mut()?;
+    if !rest.is_empty() {
+        first.par_chunks_mut(1 << 14).enumerate().for_each(|(piece, total)| {
+            let start = piece << 14;
+            rest.iter().for_each(|part| add_rows(&part[start..start + total.len()], total));
+        });
+    }
+    Some(parts.swap_remove(0))
 }
 
 /// The size of the last axis.

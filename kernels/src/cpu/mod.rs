@@ -10,6 +10,8 @@ pub(crate) mod layer_norm;
 pub(crate) mod linear;
 mod matmul;
 mod memory;
+mod pointwise;
+pub(crate) mod residual;
 mod simd;
 
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};

@@ -122,7 +122,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     let n = shifted - ROUND;
     let r = mul_add::<FMA>(n, -LN2_LOW, mul_add::<FMA>(n, -LN2_HIGH, x));
     let mut p = 0.001_394_110_8;
-    for c in [0.008_375_126, 0.041_666_353, 0.166_664_16, 0.5, 1.0, 1.0] {
+    for c in [0.008_375_126, 0.041_666_35, 0.166_664_16, 0.5, 1.0, 1.0] {
         p = mul_add::<FMA>(p, r, c);
     }
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))

@@ -1,11 +1,38 @@
-//! Tells a whole JPEG from one that was cut off.
+//! Tells a whole file from one that was cut off, where the decoders do not.
 //!
-//! The decoder fills what is missing with grey and reports success, so a half-copied photograph would silently train
-//! as a half-grey one. A JPEG that arrived whole has an end marker *outside* its header segments (the thumbnail inside
-//! an EXIF segment has one of its own). See ITU-T T.81, annex B.
+//! The JPEG decoder fills what is missing with grey and reports success, so a half-copied photograph would silently
+//! train as a half-grey one. A JPEG that arrived whole has an end marker *outside* its header segments (the thumbnail
+//! inside an EXIF segment has one of its own); ITU-T T.81, annex B. The decoders of WebP and TIFF fail, but with words
+//! that say nothing of the cause.
+
+use image::ImageFormat;
+
+/// Whether the file says itself that there should be more of it; other formats' decoders find that out.
+pub(super) fn is_cut(bytes: &[u8], format: ImageFormat) -> bool {
+    let word = |at: usize| bytes.get(at..at + 4).map(|word| [word[0], word[1], word[2], word[3]]);
+    match format {
+        ImageFormat::Jpeg => !has_end(bytes),
+        // RIFF: the size of all that follows the first 8 bytes; the last padding byte is often forgotten.
+        ImageFormat::WebP => match word(4).map(u32::from_le_bytes) {
+            Some(size) => bytes.len() as u64 + 1 < u64::from(size) + 8,
+            None => true,
+        },
+        // The place of the first directory, which many programs write behind the pixels. (BigTIFF has 43 here, and
+        // another layout.)
+        ImageFormat::Tiff => {
+            let place = match bytes {
+                [b'I', b'I', 42, ..] => word(4).map(u32::from_le_bytes),
+                [b'M', b'M', 0, 42, ..] => word(4).map(u32::from_be_bytes),
+                _ => Some(0),
+            };
+            place.is_none_or(|place| u64::from(place) + 2 > bytes.len() as u64)
+        }
+        _ => false,
+    }
+}
 
 /// Whether the end-of-image marker of the main image is there.
-pub(super) fn has_end(bytes: &[u8]) -> bool {
+fn has_end(bytes: &[u8]) -> bool {
     let mut position = 2; // after the start marker
     loop {
         let Some(marker) = next_marker(bytes, &mut position) else { return false };

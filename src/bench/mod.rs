@@ -1,0 +1,122 @@
+//! Measurements of what users wait for, each printed as one line of JSON, and a check of devices against the CPU.
+//!
+//! - [`step()`]: a whole training step, as the trainer does it;
+//! - [`input()`]: images a second through decoding, cache, views and upload;
+//! - [`manifest()`]: lists of a million images;
+//! - [`parity()`]: the numbers of a device against those of the CPU;
+//! - [`pictures()`]: images to measure on, where none are at hand.
+//!
+//! The keys of [`step()`] and [`input()`] are those of the PyTorch programs in `benches/peers`, so that lines can be laid
+//! side by side. What differs in the work done is part of the line.
+
+mod input;
+mod manifest;
+mod parity;
+mod pictures;
+mod process;
+mod step;
+
+use crate::config::Precision;
+
+pub use input::{InputOptions, InputReport, input};
+pub use manifest::{ManifestOptions, ManifestReport, manifest};
+pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
+pub use pictures::{PictureOptions, pictures};
+pub use step::{StepOptions, StepReport, step};
+
+/// Why something could not be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// No such device.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
+    /// No such network.
+    #[error(transparent)]
+    Model(#[from] harvest_models::ConfigError),
+    /// The device failed.
+    #[error("the device failed: {reason}")]
+    Execution {
+        /// In the words of the driver.
+        reason: String,
+    },
+    /// The number of threads is fixed already.
+    #[error("cannot compute with {threads} threads")]
+    Threads {
+        /// As asked for.
+        threads: usize,
+        /// Why not.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// The images cannot be found.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// The images cannot be cached.
+    #[error(transparent)]
+    Cache(#[from] crate::data::CacheError),
+    /// A list of images cannot be written or read.
+    #[error(transparent)]
+    Manifest(#[from] crate::data::ManifestError),
+    /// A generated list cannot be split.
+    #[error(transparent)]
+    Split(#[from] crate::data::SplitError),
+    /// A generated list is too short to be split and sampled.
+    #[error(transparent)]
+    Sampler(#[from] crate::data::SamplerError),
+    /// A picture cannot be written.
+    #[error("cannot write `{path}`", path = path.display())]
+    Picture {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// A folder cannot be made.
+    #[error(transparent)]
+    Write(#[from] crate::files::WriteError),
+    /// No temporary folder.
+    #[error("cannot make a temporary folder; set TMPDIR to a folder that may be written to")]
+    Temporary(#[source] std::io::Error),
+}
+
+/// Fixes the number of threads for the whole program, as the environment variable `RAYON_NUM_THREADS` would.
+fn limit_threads(threads: Option<usize>) -> Result<usize, BenchError> {
+    if let Some(threads) = threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build_global().map_err(|source| BenchError::Threads { threads, source })?;
+    }
+    Ok(rayon::current_num_threads())
+}
+
+/// `auto`, `f32` or `bf16`, spelled as in configurations.
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+    let text: StrDeserializer<'_, Error> = text.into_deserializer();
+    Precision::deserialize(text).map_err(|error| error.to_string())
+}
+
+/// Rounds for people and for JSON; six significant digits are more than any timing holds.
+fn significant(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precisions_are_spelled_as_in_configurations() {
+        assert_eq!(parse_precision("bf16"), Ok(Precision::Bf16));
+        let error = parse_precision("fp8").expect_err("not one of ours");
+        assert!(error.contains("fp8") && error.contains("bf16"), "{error}");
+    }
+
+    #[test]
+    fn numbers_keep_six_digits() {
+        assert_eq!(significant(1234.56789), 1234.57);
+        assert_eq!(significant(0.000123456789), 0.000123457);
+        assert_eq!(significant(0.0), 0.0);
+    }
+}

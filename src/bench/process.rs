@@ -1,0 +1,27 @@
+//! What the operating system and the device say of this process's memory.
+
+use burn::tensor::Device;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// Most memory this process has had at once, in MiB; `None` where the system does not tell.
+pub fn peak_host_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kib / 1024.0).round() as u64)
+}
+
+/// Memory that the device's allocator has taken, in MiB; `None` on the CPU.
+///
+/// The allocator hands nothing back by itself, so this is at least the peak of what was in use: where PyTorch's
+/// `max_memory_allocated` is the comparison, the difference is to our disadvantage.
+pub fn reserved_device_mib(device: &Device) -> Option<u64> {
+    let usage = device.memory_pool_usage()?;
+    Some((usage.bytes_reserved as f64 / MIB).round() as u64)
+}
+
+/// Program and version.
+pub fn program() -> String {
+    format!("harvest {}", env!("CARGO_PKG_VERSION"))
+}
