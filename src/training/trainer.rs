@@ -291,7 +291,7 @@ impl Logs {
         self.write_events(pending.step, &tagged)?;
         let mask = names.iter().position(|name| *name == "mask_ratio").map(|i| values[i]);
         let mask = mask.map_or(String::new(), |mask| format!(", {:.0} % kept", 100.0 * mask));
-        progress.message(&format!("loss {:.3}{mask}", values[0]));
+        progress.message(format!("loss {:.3}{mask}", values[0]));
         Ok(())
     }
 

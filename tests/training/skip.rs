@@ -178,7 +178,7 @@ fn freematch(
         return (loss, 0);
     }
     // Class fairness over the kept rows; classes that no strong view is taken for count 0.
-    let mut predicted = vec![0.0; CLASSES];
+    let mut predicted = [0.0; CLASSES];
     for (logits, mask) in host(strong.clone()).iter().zip(&mask) {
         predicted[largest(logits).1] += mask / kept;
     }

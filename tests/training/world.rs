@@ -68,18 +68,17 @@ pub fn small_resnet(classes: usize) -> ClassifierConfig {
 
 /// FreeMatch and AdamW on a transformer, with averaged weights.
 pub fn vit_recipe() -> Recipe {
-    let mut config = Config::default();
-    config.training = TrainingConfig { lr: 2e-3, ema: 0.9, ..schedule() };
+    let training = TrainingConfig { lr: 2e-3, ema: 0.9, ..schedule() };
+    let config = Config { training, ..Config::default() };
     Recipe { config, model: small_vit(CLASSES) }
 }
 
 /// FixMatch and SGD on a residual network, without averaging.
 pub fn resnet_recipe() -> Recipe {
-    let mut config = Config::default();
+    let training = TrainingConfig { lr: 0.05, optimizer: OptimizerName::Sgd, layer_decay: 1.0, ..schedule() };
+    let mut config = Config { training, ..Config::default() };
     config.algorithm.name = AlgorithmName::FixMatch;
     config.algorithm.fixmatch.threshold = 0.4;
-    config.training =
-        TrainingConfig { lr: 0.05, optimizer: OptimizerName::Sgd, layer_decay: 1.0, ..schedule() };
     Recipe { config, model: small_resnet(CLASSES) }
 }
 
