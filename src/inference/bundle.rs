@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn refused(folder: &Path) -> BundleError {
-        Bundle::read(folder, &Device::flex()).err().expect("it is no usable bundle")
+        Bundle::read(folder, &Device::flex()).map(|_| ()).expect_err("it is no usable bundle")
     }
 
     #[test]
