@@ -158,9 +158,6 @@ impl Checkpoints {
             ("algorithm", &checkpoint.algorithm),
         ] {
             let path = folder.join(format!("{name}.safetensors"));
-            if tensors.is_empty() {
-                continue; // a safetensors file without tensors is not a readable one
-            }
             write_safetensors(&path, tensors, HashMap::new()).map_err(|error| not_written(&path, error))?;
             let flush = std::fs::File::open(&path).and_then(|file| file.sync_all());
             flush.map_err(WriteError::at(&path))?;
@@ -231,8 +228,6 @@ fn not_written(path: &Path, error: WeightsError) -> WriteError {
 
 fn read(folder: &Path, kind: &str) -> Result<Checkpoint, CheckpointError> {
     let progress = read_progress(folder, kind)?;
-    // An algorithm that keeps no state has no file; one that does misses its entries in `restore`.
-    let stateless = !folder.join("algorithm.safetensors").exists();
     let tensors = |name: &str| {
         let path = folder.join(format!("{name}.safetensors"));
         read_safetensors(&path).map_err(|error| match error {
@@ -248,7 +243,7 @@ fn read(folder: &Path, kind: &str) -> Result<Checkpoint, CheckpointError> {
         model: tensors("model")?,
         ema: tensors("ema")?,
         optimizer: tensors("optimizer")?,
-        algorithm: if stateless { NamedTensors::new() } else { tensors("algorithm")? },
+        algorithm: tensors("algorithm")?,
     })
 }
 
