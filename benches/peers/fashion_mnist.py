@@ -165,7 +165,7 @@ def train(images, labels, labelled, tests, test_labels, a, classes=10):
     plain = [v for v in net.parameters() if v.ndim <= 1]
     opt = torch.optim.AdamW([dict(params=decayed), dict(params=plain, weight_decay=0)], a.lr, weight_decay=a.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda k: max(0.0, math.cos(math.pi * 7 * k / (16 * a.steps))))
-    algorithm = FreeMatch(classes)
+    algorithm = FreeMatch(classes, a.ema_p)
     y_all = torch.from_numpy(labels.astype(np.int64))
 
     times, kept, right, start = [], 0.0, 0.0, time.perf_counter()
@@ -235,6 +235,7 @@ def parser():
     ap.add_argument("--uratio", type=int, default=4)
     ap.add_argument("--lr", type=float, default=2e-3)
     ap.add_argument("--weight-decay", type=float, default=5e-4)
+    ap.add_argument("--ema-p", type=float, default=0.999, help="decay of the thresholds")
     ap.add_argument("--ema", type=float, default=0.99)
     ap.add_argument("--mean", type=float, nargs="+", default=[0.286], help="of the pixels in 0..1, one or one per channel")
     ap.add_argument("--std", type=float, nargs="+", default=[0.353])

@@ -139,7 +139,9 @@ pub fn write_safetensors(
             .expect("the length of a tensor's data is what its shape says");
         views.push((name.as_str(), view));
     }
-    safetensors::serialize_to_file(views, Some(metadata), path)
+    // With neither tensors nor metadata, safetensors 0.8 writes a header that it cannot read.
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    safetensors::serialize_to_file(views, metadata, path)
         .map_err(|source| WeightsError::Write { path: path.to_owned(), source })
 }
 
@@ -319,6 +321,15 @@ mod tests {
         assert_eq!(shape, "`fc.weight` has shape [5], the model needs [5, 64]");
         let kind = load(&|t| drop(t.insert("fc.bias".into(), TensorData::new(vec![0i64; 5], [5]))));
         assert_eq!(kind, "`fc.bias` holds I64, expected F32");
+    }
+
+    #[test]
+    fn no_tensors_are_tensors_too() {
+        let folder = folder("empty");
+        let path = folder.join("none.safetensors");
+        write_safetensors(&path, &NamedTensors::new(), HashMap::new()).expect("writable");
+        assert!(read_safetensors(&path).expect("its own file").is_empty());
+        std::fs::remove_dir_all(folder).expect("made above");
     }
 
     #[test]

@@ -70,11 +70,11 @@ pub enum ConfigError {
         /// Full name.
         key: String,
         /// What the key accepts.
-        expected: String,
+        expected: Box<str>,
         /// What was said.
-        found: String,
+        found: Box<str>,
         /// The accepted word nearest to it.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
     },
     /// The type is right, the value makes no sense.
     #[error("{origin}: `{key}` {reason}")]
@@ -105,6 +105,6 @@ pub enum ConfigError {
     },
 }
 
-fn meant(hint: &Option<String>) -> String {
+fn meant(hint: &Option<impl fmt::Display>) -> String {
     hint.as_ref().map_or(String::new(), |hint| format!("; did you mean `{hint}`?"))
 }

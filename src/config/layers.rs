@@ -235,11 +235,11 @@ fn accept(kind: &Kind, value: Value, key: &str, origin: &Origin, base: &Path) ->
     convert(kind, &value, base).ok_or_else(|| ConfigError::WrongType {
         origin: origin.clone(),
         key: key.to_string(),
-        expected: describe(kind),
-        found: found(&value),
+        expected: describe(kind).into(),
+        found: found(&value).into(),
         hint: match (kind, &value) {
             (Kind::Choice(words), Value::String(word)) => {
-                suggest::nearest(word, words.iter().copied()).map(str::to_string)
+                suggest::nearest(word, words.iter().copied()).map(Into::into)
             }
             _ => None,
         },

@@ -301,8 +301,9 @@ mod tests {
     #[test]
     fn a_restored_state_goes_on_to_the_same_numbers() {
         for config in [ADAMW, SGD] {
-            let mut first = Optimizer::new(config.clone(), &net());
-            let start = after_a_step(&mut first, net(), 0.1);
+            let net = net();
+            let mut first = Optimizer::new(config.clone(), &net);
+            let start = after_a_step(&mut first, net, 0.1);
             let (mut second, other) = (Optimizer::new(config, &start), start.clone());
             second.restore(first.state(), &start).expect("its own state");
             assert_eq!(second.state(), first.state());
@@ -315,8 +316,9 @@ mod tests {
     #[test]
     fn a_foreign_state_is_refused_and_changes_nothing() {
         let state = |config: OptimizerConfig| {
-            let mut optimizer = Optimizer::new(config, &net());
-            after_a_step(&mut optimizer, net(), 0.1);
+            let net = net();
+            let mut optimizer = Optimizer::new(config, &net);
+            after_a_step(&mut optimizer, net, 0.1);
             optimizer.state()
         };
         let changed = |change: &dyn Fn(&mut NamedTensors)| {
@@ -339,10 +341,11 @@ mod tests {
             ),
             (NamedTensors::new(), "number of updates"),
         ] {
-            let mut optimizer = Optimizer::new(ADAMW, &net());
-            after_a_step(&mut optimizer, net(), 0.1);
+            let net = net();
+            let mut optimizer = Optimizer::new(ADAMW, &net);
+            let net = after_a_step(&mut optimizer, net, 0.1);
             let before = optimizer.state();
-            let error = optimizer.restore(foreign, &net()).expect_err("it does not fit").to_string();
+            let error = optimizer.restore(foreign, &net).expect_err("it does not fit").to_string();
             assert!(error.contains(word), "{error}");
             assert_eq!(optimizer.state(), before);
         }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod determinism;
 mod divergence;
+mod kill;
 mod resume;
 mod skip;
 mod world;

@@ -99,23 +99,11 @@ fn schedule() -> TrainingConfig {
 }
 
 impl World {
-    /// Writes ten pictures of each of three classes, which differ in colour, and reads them as a user's would be.
+    /// Reads pictures as a user's would be.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let pictures = folder.path().join("pictures");
-        for class in 0..CLASSES {
-            let own = pictures.join(format!("class{class}"));
-            std::fs::create_dir_all(&own).expect("writable");
-            for number in 0..EACH {
-                let mut rng = stream(number, Purpose::Demo, [class as u64, 0, 0]);
-                let picture = RgbImage::from_fn(20, 18, |_, _| {
-                    let mut pixel: [u8; 3] = rng.random();
-                    pixel[class] = 200 + pixel[class] / 5;
-                    Rgb(pixel)
-                });
-                picture.save(own.join(format!("{number}.png"))).expect("writable");
-            }
-        }
+        write_pictures(&pictures);
         let source = Source::of_kind(SourceKind::ClassFolders, &pictures).expect("folders of classes");
         let go_on = AtomicBool::new(false);
         let manifest = scan(&source, &ScanOptions::default(), &Silent, &go_on).expect("readable pictures");
@@ -159,6 +147,23 @@ impl World {
                 Err(error) => panic!("step {done}: {}", chain(&error)),
                 Ok(_) => panic!("the run ended after {done} steps"),
             }
+        }
+    }
+}
+
+/// Writes ten pictures of each of three classes, which differ in colour.
+pub fn write_pictures(folder: &Path) {
+    for class in 0..CLASSES {
+        let own = folder.join(format!("class{class}"));
+        std::fs::create_dir_all(&own).expect("writable");
+        for number in 0..EACH {
+            let mut rng = stream(number, Purpose::Demo, [class as u64, 0, 0]);
+            let picture = RgbImage::from_fn(20, 18, |_, _| {
+                let mut pixel: [u8; 3] = rng.random();
+                pixel[class] = 200 + pixel[class] / 5;
+                Rgb(pixel)
+            });
+            picture.save(own.join(format!("{number}.png"))).expect("writable");
         }
     }
 }

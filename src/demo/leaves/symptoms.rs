@@ -87,7 +87,7 @@ impl Symptoms {
             Condition::Rust => (graded(12.0, 55.0), 0.95, 0.028..0.062),
             Condition::PowderyMildew => (graded(2.0, 8.0), 0.9, 0.2..0.5),
             Condition::LeafSpot => (graded(2.0, 10.0), 0.85, 0.085..0.19),
-            Condition::Blight => (graded(1.0, 3.6), 1.0, 0.4..0.85),
+            Condition::Blight => (graded(1.0, 3.2), 1.0, 0.38..0.75),
             Condition::InsectHoles => (graded(2.0, 9.0), 1.05, 0.075..0.2),
             Condition::Healthy | Condition::MosaicVirus | Condition::NutrientDeficiency => (0, 0.0, 0.0..1.0),
         };

@@ -1,0 +1,227 @@
+//! What users get wrong, through the real program: a message that says what, where and what to do; exit code 2 for a
+//! command or configuration that makes no sense, 1 for a failure; earlier results untouched.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+
+/// A folder of its own for each test, with a small set of images in two class folders.
+struct World(tempfile::TempDir);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(tempfile::tempdir().expect("a temporary folder"));
+        for (class, level) in [("dark", 30u8), ("light", 220)] {
+            let folder = world.path("images").join(class);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            for i in 0..12u8 {
+                let picture = image::RgbImage::from_fn(16, 16, |x, y| {
+                    image::Rgb([level, level.wrapping_add(i), (x * 7 + y * 3) as u8 / 4 + i])
+                });
+                picture.save(folder.join(format!("{i}.png"))).expect("a picture");
+            }
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    fn harvest(&self, arguments: &[&str]) -> Output {
+        Command::cargo_bin("harvest")
+            .expect("the program")
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env("XDG_CONFIG_HOME", self.path("no-such-folder"))
+            .output()
+            .expect("the program starts")
+    }
+
+    /// A training of two steps on the world's images.
+    fn train(&self, more: &[&str]) -> Output {
+        let small = [
+            "train", "-q", "--data", "images", "--model", "resnet8", "--device", "cpu", "--steps", "2",
+            "--labels-per-class", "4", "--set", "training.batch=2", "--set", "model.image_size=16",
+            "--set", "data.test_fraction=0.25", "--set", "training.warmup_steps=0",
+        ];
+        self.harvest(&[&small[..], more].concat())
+    }
+}
+
+fn fails(output: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn succeeds(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The one run folder below `runs`.
+fn only_run(runs: &Path) -> PathBuf {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(runs)
+        .expect("runs")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.join("config.toml").exists())
+        .collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    folders.remove(0)
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let world = World::new();
+    fails(&world.harvest(&["train", "--data", "nowhere"]), 1, &["nowhere"]);
+    fails(&world.harvest(&["train"]), 2, &["data.root", "harvest init"]);
+    fails(&world.harvest(&["init", "project", "--images", "nowhere", "--classes", "a,b"]), 1, &["nowhere"]);
+    fails(&world.harvest(&["evaluate", "nowhere"]), 1, &["nowhere"]);
+    fails(&world.harvest(&["predict", "--model", "nowhere", "images"]), 1, &["nowhere", "bundle"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let world = World::new();
+    // Below a regular file nobody can write, not even the administrator.
+    world.write("file", "");
+    fails(&world.train(&["--set", "run.folder=file/runs"]), 1, &["file/runs", "cannot"]);
+}
+
+#[test]
+fn a_class_with_too_few_labels_is_named() {
+    let world = World::new();
+    let output = world.train(&["--labels-per-class", "40"]);
+    fails(&output, 2, &["--labels-per-class"]);
+    let output = world.train(&["--set", "data.labels_per_class=40"]);
+    // The named flag of the helper wins over --set only if it comes later; here the last one counts.
+    fails(&output, 1, &["dark", "40", "label more"]);
+}
+
+#[test]
+fn label_files_are_checked_line_by_line() {
+    let world = World::new();
+    succeeds(&world.harvest(&["init", "project", "--images", "images", "--classes", "rust,mildew"]));
+    succeeds(&world.harvest(&["scan", "-q", "--project", "project", "--set", "data.kind=\"folder\""]));
+    let label = |text: &str| {
+        world.write("labels.csv", text);
+        world.harvest(&["label", "labels.csv", "--project", "project"])
+    };
+    fails(&label("path,label\ndark/1.png,rust\ndark/99.png,rust\n"), 1, &["labels.csv:3", "dark/99.png"]);
+    fails(&label("path,label\ndark/1.png,rusty\n"), 1, &["labels.csv:2", "rusty", "rust"]);
+    let text = succeeds(&label("path,label\ndark/1.png,rust\nlight/1.png,mildew\n"));
+    assert!(text.contains("2 labels"), "{text}");
+}
+
+#[test]
+fn settings_are_checked_and_hinted() {
+    let world = World::new();
+    let recipe = world.write("recipe.toml", "[training]\nstepz = 3\n");
+    let recipe = recipe.to_str().expect("a temporary path is text");
+    fails(
+        &world.harvest(&["train", "--config", recipe, "--data", "images"]),
+        2,
+        &["recipe.toml", "2", "stepz", "training.steps"],
+    );
+    world.write("recipe.toml", "[training]\nsteps = \"many\"\n");
+    fails(&world.harvest(&["train", "--config", recipe, "--data", "images"]), 2, &["recipe.toml", "steps"]);
+    fails(&world.harvest(&["config", "show", "--set", "training.rate=1"]), 2, &["training.rate"]);
+    fails(&world.harvest(&["config", "show", "--config", "nowhere.toml"]), 2, &["nowhere.toml"]);
+    fails(&world.train(&["--set", "run.device=\"tpu\""]), 2, &["tpu"]);
+    fails(&world.train(&["--set", "model.name=\"resnet9\""]), 2, &["resnet9", "resnet8"]);
+    fails(&world.harvest(&["trian"]), 2, &["trian", "train"]);
+}
+
+#[test]
+fn a_checkpoint_of_another_model_is_refused_and_left_alone() {
+    let world = World::new();
+    succeeds(&world.train(&[]));
+    let run = only_run(&world.path("runs"));
+    std::fs::remove_file(run.join("DONE")).expect("the mark of its end");
+    let last = std::fs::read_to_string(run.join("checkpoints/last")).expect("a checkpoint");
+    let state = run.join("checkpoints").join(last.trim()).join("state.json");
+    let text = std::fs::read_to_string(&state).expect("its state");
+    let other = text.replace("freematch", "fixmatch");
+    assert_ne!(text, other);
+    std::fs::write(&state, &other).expect("the changed state");
+    fails(&world.train(&[]), 1, &["fixmatch", "freematch", "--fresh"]);
+    assert_eq!(std::fs::read_to_string(&state).expect("its state"), other);
+    let reason = std::fs::read_to_string(run.join("FAILED")).expect("the reason in the run folder");
+    assert!(reason.contains("--fresh"), "{reason}");
+    succeeds(&world.train(&["--fresh"]));
+}
+
+#[test]
+fn a_full_disk_is_told_and_earlier_results_stay() {
+    let world = World::new();
+    succeeds(&world.train(&[]));
+    let run = only_run(&world.path("runs"));
+    let report = std::fs::read(run.join("report.html")).expect("the first report");
+    // A limit on the size of files acts like a full disk and needs no rights.
+    let program = assert_cmd::cargo::cargo_bin("harvest");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 8; exec {} train -q --data images --model resnet8 --device cpu --steps 2 \
+         --labels-per-class 4 --set training.batch=2 --set model.image_size=16 --set data.test_fraction=0.25 \
+         --set training.warmup_steps=0 --seed 9",
+        program.display()
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(world.0.path())
+        .output()
+        .expect("a shell");
+    fails(&output, 1, &["cannot write"]);
+    assert_eq!(std::fs::read(run.join("report.html")).expect("the first report"), report);
+    assert!(run.join("DONE").exists());
+}
+
+#[test]
+fn unusable_images_are_set_aside_not_fatal() {
+    let world = World::new();
+    world.write("images/dark/notes.jpg", "not a picture");
+    world.write("images/dark/empty.png", "");
+    let text = succeeds(&world.harvest(&["scan", "-q", "--data", "images"]));
+    assert!(text.contains("24 images") && text.contains("2 files set aside"), "{text}");
+    assert!(text.contains("dark/notes.jpg") && text.contains("dark/empty.png"), "{text}");
+}
+
+#[test]
+fn the_whole_loop_leaves_what_it_promises() {
+    let world = World::new();
+    succeeds(&world.train(&["--set", "training.evaluate_every=1"]));
+    let run = only_run(&world.path("runs"));
+    for file in [
+        "config.toml", "metrics.csv", "report.html", "confusion.svg", "scores.json", "environment.json", "DONE",
+        "inputs/split.json", "bundle/model.safetensors", "bundle/config.json",
+    ] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    let folder = run.to_str().expect("a temporary path is text");
+    let text = succeeds(&world.harvest(&["evaluate", folder, "-q"]));
+    assert!(text.contains("error rate") && text.contains("dark"), "{text}");
+    succeeds(&world.harvest(&["labels", folder, "-q"]));
+    let labels = std::fs::read_to_string(run.join("labels.csv")).expect("labels");
+    assert_eq!(labels.lines().count(), 25, "{labels}");
+    assert!(labels.contains(",expert"), "{labels}");
+    let lists = std::fs::read_to_string(run.join("classes.json")).expect("lists");
+    assert!(lists.contains("images/dark/0.png"), "{lists}");
+    let table = succeeds(&world.harvest(&["predict", "--model", folder, "images/light", "--device", "cpu"]));
+    assert_eq!(table.lines().count(), 13, "{table}");
+    succeeds(&world.harvest(&["export", folder, "--out", "model"]));
+    let table = succeeds(&world.harvest(&["predict", "--model", "model", "images/light/3.png"]));
+    assert_eq!(table.lines().count(), 2, "{table}");
+    // The same command on a finished run begins a new one and leaves the old one alone.
+    succeeds(&world.train(&["--set", "training.evaluate_every=1"]));
+}
