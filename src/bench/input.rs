@@ -127,18 +127,20 @@ fn measure_tensors(
     Ok(std::thread::scope(|scope| {
         let batches = loader.prefetch(scope, 0..u64::MAX);
         let take = || {
-            let Ok(batch) = batches.recv() else { return };
+            let Ok(batch) = batches.recv() else { return 0 };
             for bytes in [batch.weak, batch.strong] {
                 std::hint::black_box(images_to_tensor(bytes, size, &views.normalisation, &device));
             }
+            batch.indices.len()
         };
-        (0..WARM_UP).for_each(|_| take());
-        let (start, mut count) = (Instant::now(), 0);
-        while count == 0 || start.elapsed() < time {
+        (0..WARM_UP).for_each(|_| {
             take();
-            count += 1;
+        });
+        let (start, mut images) = (Instant::now(), take());
+        while start.elapsed() < time {
+            images += take();
         }
-        (count * batch) as f64 / start.elapsed().as_secs_f64()
+        images as f64 / start.elapsed().as_secs_f64()
     }))
 }
 

@@ -303,7 +303,7 @@ mod tests {
         Numbers {
             logits: vec![1.0, -2.0],
             loss: 2.0,
-            gradients: vec![("large".into(), vec![3.0, 4.0]), ("small".into(), vec![0.1])],
+            gradients: vec![("large".into(), vec![3.0, 4.0]), ("small".into(), vec![0.05])],
             second_loss: 1.5,
         }
     }
