@@ -48,9 +48,26 @@ impl World {
     /// A training of two steps on the world's images.
     fn train(&self, more: &[&str]) -> Output {
         let small = [
-            "train", "-q", "--data", "images", "--model", "resnet8", "--device", "cpu", "--steps", "2",
-            "--labels-per-class", "4", "--set", "training.batch=2", "--set", "model.image_size=16",
-            "--set", "data.test_fraction=0.25", "--set", "training.warmup_steps=0",
+            "train",
+            "-q",
+            "--data",
+            "images",
+            "--model",
+            "resnet8",
+            "--device",
+            "cpu",
+            "--steps",
+            "2",
+            "--labels-per-class",
+            "4",
+            "--set",
+            "training.batch=2",
+            "--set",
+            "model.image_size=16",
+            "--set",
+            "data.test_fraction=0.25",
+            "--set",
+            "training.warmup_steps=0",
         ];
         self.harvest(&[&small[..], more].concat())
     }
@@ -203,8 +220,16 @@ fn the_whole_loop_leaves_what_it_promises() {
     succeeds(&world.train(&["--set", "training.evaluate_every=1"]));
     let run = only_run(&world.path("runs"));
     for file in [
-        "config.toml", "metrics.csv", "report.html", "confusion.svg", "scores.json", "environment.json", "DONE",
-        "inputs/split.json", "bundle/model.safetensors", "bundle/config.json",
+        "config.toml",
+        "metrics.csv",
+        "report.html",
+        "confusion.svg",
+        "scores.json",
+        "environment.json",
+        "DONE",
+        "inputs/split.json",
+        "bundle/model.safetensors",
+        "bundle/config.json",
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }

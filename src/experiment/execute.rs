@@ -158,7 +158,7 @@ impl Experiment<'_> {
         let preprocessing = Preprocessing {
             size: self.model.image_size() as u32,
             resize: FIT_FILTER.to_owned(),
-            normalisation: self.config.value.views.normalisation.clone(),
+            normalisation: self.config.value.views.normalisation,
         };
         let classes = &self.dataset.classes;
         let bundle =

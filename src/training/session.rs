@@ -116,7 +116,9 @@ impl<'a> Session<'a> {
         scalars.extend(step.scalars);
         let gradients = step.total.backward();
         let mut gradients = GradientsParams::from_grads(gradients, &self.network);
-        self.network = self.optimizer.step(self.network.clone(), &mut gradients, lr);
+        // A stand-in keeps the field filled: with a second handle on the weights the optimizer could not work in place.
+        let network = std::mem::replace(&mut self.network, self.ema.network().clone());
+        self.network = self.optimizer.step(network, &mut gradients, lr);
         self.ema.update(&self.network);
         self.step += 1;
         scalars
