@@ -19,7 +19,7 @@ const RECIPE: &str = include_str!("../../configs/demo.toml");
 
 /// See the whole loop at work on drawn leaves, in a few minutes.
 ///
-/// Draws leaves in eight conditions, trains once on ten labelled pictures of each condition alone, and once on these and all
+/// Draws leaves in eight conditions, trains once on a few labelled pictures of each condition alone, and once on these and all
 /// unlabelled ones, and compares the two on pictures neither has seen.
 #[derive(Debug, Args)]
 pub struct Demo {
