@@ -61,15 +61,40 @@ impl Level {
     }
 }
 
-/// A vector of `f32`. Functions may only be called where the instruction set is present.
+/// A vector of `f32`.
+///
+/// # Safety
+/// Every function may only be called where the implementation's instruction set is present: callers are compiled for it
+/// with `target_feature` and chosen at run time.
 pub(crate) trait Lanes {
+    /// The vector itself.
     type V: Copy;
+    /// Number of `f32` in it.
     const LANES: usize;
+    /// `x` in every lane.
+    ///
+    /// # Safety
+    /// See the trait.
     unsafe fn splat(x: f32) -> Self::V;
+    /// `LANES` values from `from`, which need not be aligned.
+    ///
+    /// # Safety
+    /// See the trait; `from` must be valid for reading `LANES` values.
     unsafe fn load(from: *const f32) -> Self::V;
+    /// `LANES` values to `to`, which need not be aligned.
+    ///
+    /// # Safety
+    /// See the trait; `to` must be valid for writing `LANES` values.
     unsafe fn store(to: *mut f32, v: Self::V);
-    /// `a · b + c`
+    /// `a · b + c` in every lane.
+    ///
+    /// # Safety
+    /// See the trait.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The sum of all lanes.
+    ///
+    /// # Safety
+    /// See the trait.
     unsafe fn sum(v: Self::V) -> f32;
 }
 

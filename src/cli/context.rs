@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::config::{Override, Resolved, Sources, resolve};
 use crate::data::Classes;
-use crate::experiment::{ExperimentError, Places, Shown};
+use crate::experiment::{Dataset, Experiment, ExperimentError, Finished, Places, Shown, network_config};
 use crate::project::Project;
 
 /// A command that makes no sense, in words.
@@ -98,6 +98,34 @@ impl Context {
         let runs = self.config.value.run.folder.as_deref().unwrap_or(Path::new("runs"));
         let root = self.config.value.data.root.as_deref().ok_or(ExperimentError::NoRoot)?;
         Ok(Places::in_runs(runs, root))
+    }
+
+    /// Scans, splits and trains as configured; tells on standard error what is not used. Goes on with an unfinished run
+    /// unless `fresh`.
+    pub fn train(&self, fresh: bool) -> anyhow::Result<Finished> {
+        let places = self.places()?;
+        let dataset =
+            Dataset::load(&self.config, &places, self.classes.as_ref(), &self.progress, &self.stop)?;
+        let set_aside = dataset.manifest.set_aside.len();
+        if set_aside > 0 {
+            eprintln!(
+                "{set_aside} files are set aside; `harvest scan` and the report list them with reasons"
+            );
+        }
+        let split = dataset.split(&self.config)?;
+        for conflict in &split.conflicts {
+            eprintln!("left out: {}", conflict.describe(&dataset.manifest));
+        }
+        let experiment = Experiment {
+            config: &self.config,
+            model: network_config(&self.config.value.model, dataset.classes.len())?,
+            dataset: &dataset,
+            split: &split,
+            device: self.device()?,
+            places: &places,
+        };
+        let arguments: Vec<String> = std::env::args().collect();
+        Ok(experiment.execute(fresh, &arguments, &self.progress, &self.stop)?)
     }
 
     /// The device asked for.

@@ -8,7 +8,7 @@ use clap::Args;
 use super::context::{Context, Usage, stop_signal};
 use crate::config::{Override, Sources, resolve};
 use crate::demo::leaves::{CLASSES, write_set};
-use crate::experiment::{Dataset, Experiment, Finished, Places, Shown, network_config};
+use crate::experiment::{Finished, Shown};
 
 /// Pictures of each class to train on and to test on, and their side in pixels.
 const TRAIN: usize = 400;
@@ -75,9 +75,9 @@ impl Demo {
         let labels = context("supervised")?;
         let per_class = labels.config.value.data.labels_per_class;
         println!("1. {per_class} labelled pictures of each of {} conditions, nothing else", CLASSES.len());
-        let few = train(&labels)?;
+        let few = labels.train(true)?;
         println!("2. the same labels, and {} pictures without", TRAIN * CLASSES.len());
-        let all = train(&context("freematch")?)?;
+        let all = context("freematch")?.train(true)?;
 
         let accuracy = |run: &Finished| run.test.as_ref().map_or(0.0, |scores| 100.0 * scores.accuracy);
         println!("\n{:34} accuracy on {} unseen pictures", "", TEST * CLASSES.len());
@@ -95,20 +95,4 @@ impl Demo {
         );
         Ok(())
     }
-}
-
-fn train(context: &Context) -> anyhow::Result<Finished> {
-    let places: Places = context.places()?;
-    let dataset = Dataset::load(&context.config, &places, None, &context.progress, &context.stop)?;
-    let split = dataset.split(&context.config)?;
-    let experiment = Experiment {
-        config: &context.config,
-        model: network_config(&context.config.value.model, dataset.classes.len())?,
-        dataset: &dataset,
-        split: &split,
-        device: context.device()?,
-        places: &places,
-    };
-    let arguments: Vec<String> = std::env::args().collect();
-    Ok(experiment.execute(true, &arguments, &context.progress, &context.stop)?)
 }

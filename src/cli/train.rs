@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::context::ConfigArguments;
 use crate::config::Override;
-use crate::experiment::{Dataset, Experiment, network_config};
 
 /// Train a classifier on few labels and all images.
 ///
@@ -36,34 +35,7 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> anyhow::Result<()> {
         let context = self.config.resolve(self.overrides())?;
-        let places = context.places()?;
-        let dataset = Dataset::load(
-            &context.config,
-            &places,
-            context.classes.as_ref(),
-            &context.progress,
-            &context.stop,
-        )?;
-        let set_aside = dataset.manifest.set_aside.len();
-        if set_aside > 0 {
-            eprintln!(
-                "{set_aside} files are set aside; `harvest scan` and the report list them with reasons"
-            );
-        }
-        let split = dataset.split(&context.config)?;
-        for conflict in &split.conflicts {
-            eprintln!("left out: {}", conflict.describe(&dataset.manifest));
-        }
-        let experiment = Experiment {
-            config: &context.config,
-            model: network_config(&context.config.value.model, dataset.classes.len())?,
-            dataset: &dataset,
-            split: &split,
-            device: context.device()?,
-            places: &places,
-        };
-        let arguments: Vec<String> = std::env::args().collect();
-        let finished = experiment.execute(self.fresh, &arguments, &context.progress, &context.stop)?;
+        let finished = context.train(self.fresh)?;
         println!("{}", finished.summary());
         println!("report: {}", finished.folder.join("report.html").display());
         println!("model:  {}", finished.folder.join("bundle").display());
