@@ -7,7 +7,8 @@ mod support;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
-    Algorithm, AlgorithmConfig, AlgorithmName, FixMatchConfig, FreeMatchConfig, Network, SslBatch, Targets,
+    Algorithm, AlgorithmBuilder, AlgorithmConfig, AlgorithmName, FixMatchConfig, FreeMatchConfig, Network,
+    Objective, Problem, SslBatch, Targets, Views,
 };
 use serde_json::Value;
 use support::{Vectors, assert_close, json};
@@ -45,7 +46,7 @@ fn config(name: AlgorithmName, settings: &Value) -> AlgorithmConfig {
     match name {
         AlgorithmName::FreeMatch => {
             config.freematch = FreeMatchConfig {
-                decay: number(settings, "ema_p"),
+                decay: Some(number(settings, "ema_p")),
                 unlabelled_weight: number(settings, "ulb_loss_ratio"),
                 fairness_weight: number(settings, "ent_loss_ratio"),
                 hard_labels: flag(settings, "hard_label"),
@@ -92,14 +93,18 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
         let input = |what: &str| format!("{group}/in/{what}");
         let output = |what: &str| format!("{case}/{what}");
         let device = Device::flex().autodiff();
-        let mut algorithm = config(name, &facts["hyperparameters"]).build(classes, &device);
+        let steps = facts["num_train_iter"].as_u64().expect("steps");
+        let pool = facts["unlabelled_pool"].as_u64().unwrap_or(0) as usize;
+        let problem = Problem::bare(classes, pool, steps, &device);
+        let mut algorithm = config(name, &facts["hyperparameters"]).build(&problem);
         check_initial_state(&vectors, case, algorithm.as_ref());
 
         for t in 0..iterations {
             let what = |part: &str| format!("{case} iteration {t} {part}");
             let labels = vectors.integers_at(&input("y_lb"), t);
             let labelled = images(&vectors, &input("logits_lb"), t, classes, &device);
-            let (weak, strong) = if algorithm.needs_unlabelled() {
+            let unlabelled = algorithm.views() != Views::NONE;
+            let (weak, strong) = if unlabelled {
                 let view = |v: &str| images(&vectors, &input(v), t, classes, &device);
                 (view("logits_w"), view("logits_s"))
             } else {
@@ -108,12 +113,13 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
             let batch = SslBatch {
                 labelled: labelled.clone(),
                 labels: Tensor::<1, Int>::from_data(labels.as_slice(), &device),
-                weak: weak.clone(),
-                strong: strong.clone(),
+                weak: vec![weak.clone()],
+                strong: vec![strong.clone()],
                 indices: (0..weak.dims()[0] as u32).collect(),
                 step: t as u64,
-                total_steps: facts["num_train_iter"].as_u64().expect("steps"),
+                total_steps: steps,
                 skip_masked,
+                objective: Objective::default(),
             };
             // With `skip_masked` every row is independent; without, the network says it is not.
             let step = algorithm.step(&StandIn { rows_are_independent: skip_masked }, &batch);
@@ -169,13 +175,13 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
                 let found = leaf.grad(&gradients).map_or_else(|| vec![0.0; expected.len()], values);
                 assert_close(&what(part), &found, &expected, GRADIENT.0, GRADIENT.1);
             }
-            if let Some(gradient) = weak.grad(&gradients).filter(|_| algorithm.needs_unlabelled()) {
+            if let Some(gradient) = weak.grad(&gradients).filter(|_| unlabelled) {
                 assert!(values(gradient).iter().all(|g| *g == 0.0), "{}", what("weak gradient"));
             }
 
             // What is saved and restored continues to the same numbers: go on with a fresh instance.
             let state = algorithm.state();
-            algorithm = config(name, &facts["hyperparameters"]).build(classes, &device);
+            algorithm = config(name, &facts["hyperparameters"]).build(&problem);
             algorithm.restore(state).expect("its own state");
         }
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Upto, range};
 
-use super::loss::{confidence, cross_entropy};
+use super::loss::confidence;
 use super::student::Student;
 use super::{Algorithm, Network, PseudoLabels, SslBatch, StepLoss, Targets};
 
@@ -91,7 +91,7 @@ impl Algorithm for FixMatch {
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
         let pseudo = self.pseudo_labels(batch.teach(network));
         let student = Student::pass(network, batch, &pseudo);
-        let supervised = cross_entropy(student.labelled.clone(), batch.labels.clone());
+        let supervised = batch.objective.loss(student.labelled.clone(), batch.labels.clone());
         let unsupervised = student.consistency();
         StepLoss {
             scalars: vec![

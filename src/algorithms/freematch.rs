@@ -14,16 +14,16 @@
 //!
 //! All three averages move before the mask is taken. `L_u` averages over all `U` rows, dropped ones included.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upto, range};
 
-use super::loss::{confidence, cross_entropy, histogram};
+use super::loss::{confidence, histogram};
 use super::student::{Strong, Student};
 use super::{
-    Algorithm, Network, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, nothing_left,
+    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, nothing_left,
     take_vector,
 };
 
@@ -36,8 +36,9 @@ const LARGEST_THRESHOLD: f32 = 0.95;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FreeMatchConfig {
-    /// λ, per step, in [0, 1). Paper: 0.999.
-    pub decay: f32,
+    /// λ, per step, in [0, 1). Unset, it follows the number of steps ([`Problem::decay`]): the paper's 0.999 from 50,000
+    /// steps on, less in shorter runs.
+    pub decay: Option<f32>,
     /// w_u. Paper: 1.
     pub unlabelled_weight: f32,
     /// w_f. The established recipes use 0.001 throughout; the paper searches 0.001 to 0.05.
@@ -55,7 +56,7 @@ pub struct FreeMatchConfig {
 impl Default for FreeMatchConfig {
     fn default() -> Self {
         Self {
-            decay: 0.999,
+            decay: None,
             unlabelled_weight: 1.0,
             fairness_weight: 0.001,
             hard_labels: true,
@@ -72,7 +73,9 @@ impl FreeMatchConfig {
     /// # Errors
     /// The first value that is not.
     pub fn check(&self) -> Result<(), Invalid> {
-        range("algorithm.freematch.decay", self.decay.into(), From(0.0), Below(1.0))?;
+        if let Some(decay) = self.decay {
+            range("algorithm.freematch.decay", decay.into(), From(0.0), Below(1.0))?;
+        }
         range("algorithm.freematch.temperature", self.temperature.into(), Above(0.0), Upto(f64::MAX))?;
         [
             ("algorithm.freematch.unlabelled_weight", self.unlabelled_weight),
@@ -87,6 +90,8 @@ impl FreeMatchConfig {
 #[derive(Debug)]
 pub struct FreeMatch {
     config: FreeMatchConfig,
+    /// λ.
+    decay: f32,
     /// τ: `[1]`.
     global_threshold: Tensor<1>,
     /// p̃: `[C]`.
@@ -96,11 +101,13 @@ pub struct FreeMatch {
 }
 
 impl FreeMatch {
-    /// For `classes` classes; the averages live on `device`.
-    pub fn new(config: FreeMatchConfig, classes: usize, device: &Device) -> Self {
+    /// Before the first step; the averages live on the problem's device.
+    pub fn new(config: FreeMatchConfig, problem: &Problem) -> Self {
+        let classes = problem.classes;
         let uniform = 1.0 / classes as f32;
-        let device = &device.clone().inner();
+        let device = &problem.device.clone().inner();
         Self {
+            decay: config.decay.unwrap_or_else(|| problem.decay()),
             config,
             global_threshold: Tensor::full([1], uniform, device),
             class_expectation: Tensor::full([classes], uniform, device),
@@ -114,7 +121,7 @@ impl FreeMatch {
 
     /// Moves the three averages by the weak probabilities `[U, C]` of a step.
     fn update(&mut self, probabilities: &Tensor<2>) {
-        let decay = self.config.decay;
+        let decay = self.decay;
         let average =
             |old: &Tensor<1>, new: Tensor<1>| old.clone().mul_scalar(decay) + new.mul_scalar(1.0 - decay);
         let (confidence, class) = confidence(probabilities);
@@ -183,7 +190,7 @@ impl Algorithm for FreeMatch {
         let pseudo = self.pseudo_labels(weak, &probabilities);
 
         let student = Student::pass(network, batch, &pseudo);
-        let supervised = cross_entropy(student.labelled.clone(), batch.labels.clone());
+        let supervised = batch.objective.loss(student.labelled.clone(), batch.labels.clone());
         let unsupervised = student.consistency();
         let fairness = match &student.strong {
             Some(strong) => self.fairness_loss(strong),

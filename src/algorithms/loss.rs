@@ -17,11 +17,6 @@ pub fn cross_entropy_rows(logits: Tensor<2>, targets: Targets) -> Tensor<1> {
     }
 }
 
-/// Mean cross-entropy to known classes: `[N, C]`, `[N]` → `[1]`.
-pub fn cross_entropy(logits: Tensor<2>, classes: Tensor<1, Int>) -> Tensor<1> {
-    cross_entropy_rows(logits, Targets::Hard(classes)).mean()
-}
-
 /// The most likely class of each row and its probability: `[N, C]` → `[N]`, `[N]`; ties go to the first class.
 pub fn confidence(probabilities: &Tensor<2>) -> (Tensor<1>, Tensor<1, Int>) {
     let (confidence, class) = probabilities.clone().max_dim_with_indices(1);

@@ -7,6 +7,9 @@
 mod fixmatch;
 mod freematch;
 mod loss;
+mod objective;
+mod problem;
+mod ranks;
 mod registry;
 mod student;
 mod supervised;
@@ -17,6 +20,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 pub use fixmatch::{FixMatch, FixMatchConfig};
 pub use freematch::{FreeMatch, FreeMatchConfig};
+pub use objective::Objective;
+pub use problem::{AlgorithmBuilder, Problem, Views};
+pub use ranks::{Alone, Ranks, joined_sum};
 pub use registry::{AlgorithmConfig, AlgorithmName};
 pub use student::computed_strong_views;
 pub use supervised::{Supervised, SupervisedConfig};
@@ -38,6 +44,11 @@ pub trait Network {
     /// Whether each image's logits depend on that image alone. False with batch normalisation, where leaving out a
     /// masked image would change the statistics, and so the logits, of the others.
     fn rows_are_independent(&self) -> bool;
+
+    /// The ranks that train this network together; statistics of a step are taken over all of them.
+    fn ranks(&self) -> &dyn Ranks {
+        &Alone
+    }
 }
 
 /// The images of one step. `B` labelled and `U` unlabelled images; every view is normalised.
@@ -47,10 +58,10 @@ pub struct SslBatch {
     pub labelled: Tensor<4>,
     /// Their classes: `[B]`.
     pub labels: Tensor<1, Int>,
-    /// Weak views of the unlabelled images: `[U, 3, H, W]`.
-    pub weak: Tensor<4>,
-    /// Strong views of the same images in the same order: `[U, 3, H, W]`.
-    pub strong: Tensor<4>,
+    /// Weak views of the unlabelled images, as many as [`Algorithm::views`] asks for: `[U, 3, H, W]` each.
+    pub weak: Vec<Tensor<4>>,
+    /// Strong views of the same images in the same order: `[U, 3, H, W]` each.
+    pub strong: Vec<Tensor<4>>,
     /// Position of each unlabelled image in the data set: `[U]`.
     pub indices: Vec<u32>,
     /// Number of this step, from 0.
@@ -60,6 +71,8 @@ pub struct SslBatch {
     /// Leave masked strong views out of the student pass. Only honoured where rows are independent; the loss and its
     /// gradients are the same to rounding.
     pub skip_masked: bool,
+    /// What labelled images are trained towards.
+    pub objective: Objective,
 }
 
 impl SslBatch {
@@ -68,21 +81,25 @@ impl SslBatch {
         0..self.labelled.dims()[0] as u64
     }
 
-    /// Numbers of the strong views.
-    pub fn strong_rows(&self) -> std::ops::Range<u64> {
-        let start = self.labelled_rows().end;
-        start..start + self.strong.dims()[0] as u64
+    /// Numbers of the strong views; `view` is 0 or 1.
+    pub fn strong_rows(&self, view: usize) -> std::ops::Range<u64> {
+        self.unlabelled_rows(2 * view)
     }
 
-    /// Numbers of the weak views.
-    pub fn weak_rows(&self) -> std::ops::Range<u64> {
-        let start = self.strong_rows().end;
-        start..start + self.weak.dims()[0] as u64
+    /// Numbers of the weak views; `view` is 0 or 1.
+    pub fn weak_rows(&self, view: usize) -> std::ops::Range<u64> {
+        self.unlabelled_rows(2 * view + 1)
     }
 
-    /// The teacher's logits of the weak views: `[U, C]`.
+    fn unlabelled_rows(&self, place: usize) -> std::ops::Range<u64> {
+        let count = self.indices.len() as u64;
+        let start = self.labelled_rows().end + place as u64 * count;
+        start..start + count
+    }
+
+    /// The teacher's logits of the first weak views: `[U, C]`.
     pub fn teach(&self, network: &dyn Network) -> Tensor<2> {
-        network.teacher(self.weak.clone(), &self.weak_rows().collect::<Vec<_>>())
+        network.teacher(self.weak[0].clone(), &self.weak_rows(0).collect::<Vec<_>>())
     }
 }
 
@@ -159,9 +176,9 @@ pub trait Algorithm: Send {
     /// Its name in recipes and reports.
     fn name(&self) -> &'static str;
 
-    /// Whether it looks at unlabelled images at all; if not, the trainer does not load any.
-    fn needs_unlabelled(&self) -> bool {
-        true
+    /// Which views of unlabelled images it looks at; the trainer makes no others.
+    fn views(&self) -> Views {
+        Views { weak: 1, strong: 1 }
     }
 
     /// Builds the loss of one step and moves the algorithm's own state forward.

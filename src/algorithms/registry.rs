@@ -1,15 +1,14 @@
 //! The algorithms there are, by name. A new one is one line in the table at the end.
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::Algorithm;
+use super::{Algorithm, AlgorithmBuilder, Problem};
 use super::{FixMatch, FixMatchConfig, FreeMatch, FreeMatchConfig, Supervised, SupervisedConfig};
 use crate::bounds::Invalid;
 
 /// Generates the enum of names, the configuration section and the constructor from one table.
 macro_rules! algorithms {
-    ($($(#[$doc:meta])* $variant:ident, $key:ident: $config:ty => |$settings:ident, $classes:ident, $device:ident| $build:expr;)+) => {
+    ($($(#[$doc:meta])* $variant:ident, $key:ident: $config:ty => |$settings:ident, $problem:ident| $build:expr;)+) => {
         /// An algorithm's name in recipes: `name = "freematch"`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
@@ -45,13 +44,17 @@ macro_rules! algorithms {
                 $(self.$key.check()?;)+
                 Ok(())
             }
+        }
 
-            /// The chosen algorithm in its initial state, for `classes` classes; its state lives on `device`.
-            pub fn build(&self, classes: usize, device: &Device) -> Box<dyn Algorithm> {
+        impl AlgorithmBuilder for AlgorithmConfig {
+            fn name(&self) -> &str {
+                self.name.as_str()
+            }
+
+            fn build(&self, problem: &Problem) -> Box<dyn Algorithm> {
                 match self.name {
                     $(AlgorithmName::$variant => {
-                        let ($settings, $classes, $device) = (self.$key.clone(), classes, device);
-                        let _ = ($classes, $device);
+                        let ($settings, $problem) = (self.$key.clone(), problem);
                         Box::new($build)
                     })+
                 }
@@ -68,11 +71,11 @@ macro_rules! algorithms {
 
 algorithms! {
     /// Thresholds that follow the model's confidence. The default: best on average in the published study.
-    FreeMatch, freematch: FreeMatchConfig => |config, classes, device| FreeMatch::new(config, classes, device);
+    FreeMatch, freematch: FreeMatchConfig => |config, problem| FreeMatch::new(config, problem);
     /// One fixed threshold.
-    FixMatch, fixmatch: FixMatchConfig => |config, classes, device| FixMatch::new(config);
+    FixMatch, fixmatch: FixMatchConfig => |config, _problem| FixMatch::new(config);
     /// Labelled images only.
-    Supervised, supervised: SupervisedConfig => |config, classes, device| {
+    Supervised, supervised: SupervisedConfig => |config, _problem| {
         let SupervisedConfig {} = config;
         Supervised
     };

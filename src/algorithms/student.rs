@@ -39,8 +39,8 @@ impl Student {
             .then(|| rows_to_compute(&pseudo.mask))
             .filter(|rows| rows.len() < unlabelled);
         let Some(rows) = rows else {
-            let all = batch.strong_rows().collect::<Vec<_>>();
-            let (labelled, logits) = joint(network, batch, batch.strong.clone(), &all);
+            let all = batch.strong_rows(0).collect::<Vec<_>>();
+            let (labelled, logits) = joint(network, batch, batch.strong[0].clone(), &all);
             let strong = Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
             return Self { labelled, strong: Some(strong), unlabelled };
         };
@@ -49,9 +49,9 @@ impl Student {
             let labelled = network.student(batch.labelled.clone(), &all);
             return Self { labelled, strong: None, unlabelled };
         }
-        let numbers = rows.iter().map(|row| batch.strong_rows().start + *row as u64).collect::<Vec<_>>();
+        let numbers = rows.iter().map(|row| batch.strong_rows(0).start + *row as u64).collect::<Vec<_>>();
         let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &pseudo.mask.device());
-        let images = batch.strong.clone().select(0, rows.clone());
+        let images = batch.strong[0].clone().select(0, rows.clone());
         let (labelled, logits) = joint(network, batch, images, &numbers);
         let targets = match &pseudo.targets {
             Targets::Hard(classes) => Targets::Hard(classes.clone().select(0, rows.clone())),

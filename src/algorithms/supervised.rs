@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::loss::cross_entropy;
 use crate::bounds::Invalid;
 
-use super::{Algorithm, Network, SslBatch, StepLoss};
+use super::{Algorithm, Network, SslBatch, StepLoss, Views};
 
 /// Nothing to choose.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,13 +30,14 @@ impl Algorithm for Supervised {
         "supervised"
     }
 
-    fn needs_unlabelled(&self) -> bool {
-        false
+    fn views(&self) -> Views {
+        Views::NONE
     }
 
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
         let rows = batch.labelled_rows().collect::<Vec<_>>();
-        let loss = cross_entropy(network.student(batch.labelled.clone(), &rows), batch.labels.clone());
+        let logits = network.student(batch.labelled.clone(), &rows);
+        let loss = batch.objective.loss(logits, batch.labels.clone());
         StepLoss { scalars: vec![("sup", loss.clone().inner())], total: loss, pseudo_labels: None }
     }
 }

@@ -17,6 +17,10 @@ pub enum View {
     Strong = 1,
     /// Of a labelled image, crop and mirror only.
     Labelled = 2,
+    /// A second [`View::Weak`] of the same image.
+    WeakSecond = 3,
+    /// A second [`View::Strong`] of the same image.
+    StrongSecond = 4,
 }
 
 /// One view to make.
@@ -44,8 +48,10 @@ pub fn fill_views(requests: &[ViewRequest], size: usize, config: &ViewConfig, se
     out.par_chunks_exact_mut(length.max(1)).zip(requests).for_each(|(out, request)| {
         let mut rng = stream(seed, Purpose::View, [request.epoch, request.image, request.view as u64]);
         match request.view {
-            View::Weak | View::Labelled => weak_view(request.source, size, config, &mut rng, out),
-            View::Strong => strong_view(request.source, size, config, &mut rng, out),
+            View::Weak | View::WeakSecond | View::Labelled => {
+                weak_view(request.source, size, config, &mut rng, out)
+            }
+            View::Strong | View::StrongSecond => strong_view(request.source, size, config, &mut rng, out),
         }
     });
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::process::{peak_host_mib, program};
 use super::{BenchError, limit_threads, significant};
+use crate::algorithms::Views;
 use crate::augment::{ViewConfig, measure_views};
 use crate::data::{CacheOptions, ImageCache, Order, Sampler, ScanOptions, Silent, Source, scan};
 use crate::inference::images_to_tensor;
@@ -122,13 +123,14 @@ fn measure_tensors(
         seed: 0,
         labelled: (Sampler::new(all.clone(), Order::Labelled, 0)?, 0),
         unlabelled: Some((Sampler::new(all, Order::Unlabelled, 0)?, batch)),
+        wanted: Views { weak: 1, strong: 1 },
     };
     let device = Device::flex();
     Ok(std::thread::scope(|scope| {
         let batches = loader.prefetch(scope, 0..u64::MAX);
         let take = || {
             let Ok(batch) = batches.recv() else { return 0 };
-            for bytes in [batch.weak, batch.strong] {
+            for bytes in batch.weak.into_iter().chain(batch.strong) {
                 std::hint::black_box(images_to_tensor(bytes, size, &views.normalisation, &device));
             }
             batch.indices.len()

@@ -20,7 +20,7 @@ use rand::Rng;
 use serde::Serialize;
 
 use super::{BenchError, limit_threads, parse_precision, significant};
-use crate::algorithms::{AlgorithmConfig, SslBatch};
+use crate::algorithms::{AlgorithmBuilder, AlgorithmConfig, Objective, Problem, SslBatch};
 use crate::augment::{Filter, Normalisation, resize};
 use crate::config::{OptimizerName, Precision};
 use crate::device;
@@ -186,7 +186,7 @@ fn compute(
     let network = config.init(SEED, &device.clone().autodiff())?.with_precision(precision);
     let batch = smooth_batch(config.image_size(), device);
     let evaluated = network.detached().forward(batch.labelled.clone(), Mode::Evaluate).logits;
-    let mut algorithm = AlgorithmConfig::default().build(CLASSES, device);
+    let mut algorithm = AlgorithmConfig::default().build(&Problem::bare(CLASSES, UNLABELLED, 1000, device));
     let mut step = |network: &Classifier| {
         let independent = config.rows_are_independent();
         algorithm.step(&StepNetwork::new(network, independent, SEED), &batch).total
@@ -237,13 +237,14 @@ fn smooth_batch(size: usize, device: &Device) -> SslBatch {
     SslBatch {
         labelled: images(LABELLED),
         labels: Tensor::<1, Int>::from_data(labels.as_slice(), device),
-        weak: images(UNLABELLED),
-        strong: images(UNLABELLED),
+        weak: vec![images(UNLABELLED)],
+        strong: vec![images(UNLABELLED)],
         indices: (0..UNLABELLED as u32).collect(),
         step: 0,
         total_steps: 1000,
         // A pseudo-label at the very threshold may fall to either side; the loss must not hang on it.
         skip_masked: false,
+        objective: Objective::default(),
     }
 }
 

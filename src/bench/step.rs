@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::process::{peak_host_mib, program, reserved_device_mib};
 use super::{BenchError, limit_threads, parse_precision, significant};
-use crate::algorithms::{AlgorithmConfig, computed_strong_views};
+use crate::algorithms::{AlgorithmConfig, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
 use crate::config::{Precision, Switch, TrainingConfig};
 use crate::device;
@@ -118,15 +118,15 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         ..TrainingConfig::default()
     };
     let (algorithm, normalisation) = (AlgorithmConfig::default(), Normalisation::default());
+    let unlabelled = (options.batch * options.uratio) as usize;
     let mut session = Session::new(Setup {
         model: &model,
         algorithm: &algorithm,
         training: &training,
         normalisation: &normalisation,
-        device: device.clone(),
-        total_steps: 1000,
+        problem: Problem::bare(options.classes as usize, unlabelled, 1000, &device),
+        objective: Objective::default(),
     })?;
-    let unlabelled = (options.batch * options.uratio) as usize;
     let skips = !options.exact && model.rows_are_independent();
     let (mut seconds, mut masks, mut computed, mut loss) = (Vec::new(), 0.0, 0.0, f64::NAN);
     for number in 0..WARM_UP + options.steps {
@@ -203,8 +203,8 @@ fn random_batch(labelled: usize, unlabelled: usize, model: &ClassifierConfig, st
         step,
         labelled: images,
         labels,
-        weak,
-        strong,
+        weak: vec![weak],
+        strong: vec![strong],
         indices: (0..unlabelled as u32).collect(),
         epoch: 0,
     }

@@ -122,6 +122,7 @@ impl Experiment<'_> {
         let labels = self.dataset.labels();
         let job = Job {
             config: &self.config.value,
+            algorithm: &self.config.value.algorithm,
             model: &self.model,
             cache: &cache,
             labels: &labels,

@@ -6,6 +6,7 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
+use crate::algorithms::Views;
 use crate::augment::{View, ViewConfig, ViewRequest, fill_views};
 use crate::data::{ImageCache, Pick, Sampler};
 
@@ -21,10 +22,10 @@ pub struct HostBatch {
     pub labelled: Vec<u8>,
     /// Their classes.
     pub labels: Vec<i32>,
-    /// Weak views of unlabelled images; empty if none are needed.
-    pub weak: Vec<u8>,
+    /// Weak views of unlabelled images, as many as the algorithm asks for.
+    pub weak: Vec<Vec<u8>>,
     /// Strong views of the same.
-    pub strong: Vec<u8>,
+    pub strong: Vec<Vec<u8>>,
     /// Which unlabelled images.
     pub indices: Vec<u32>,
     /// Passes over the unlabelled (else the labelled) images that are complete before this step.
@@ -46,6 +47,8 @@ pub struct Loader<'a> {
     pub labelled: (Sampler, usize),
     /// Order of unlabelled images and how many make a step; none for algorithms that need none.
     pub unlabelled: Option<(Sampler, usize)>,
+    /// Which views of unlabelled images to make.
+    pub wanted: Views,
 }
 
 impl Loader<'_> {
@@ -67,11 +70,15 @@ impl Loader<'_> {
             step,
             labelled: self.views(&picks, View::Labelled),
             labels,
-            weak: self.views(&unlabelled, View::Weak),
-            strong: self.views(&unlabelled, View::Strong),
+            weak: self.all_views(&unlabelled, &[View::Weak, View::WeakSecond][..self.wanted.weak]),
+            strong: self.all_views(&unlabelled, &[View::Strong, View::StrongSecond][..self.wanted.strong]),
             epoch: unlabelled.first().or(picks.first()).map_or(0, |pick| pick.epoch),
             indices: unlabelled.into_iter().map(|pick| pick.index).collect(),
         }
+    }
+
+    fn all_views(&self, picks: &[Pick], views: &[View]) -> Vec<Vec<u8>> {
+        views.iter().map(|view| self.views(picks, *view)).collect()
     }
 
     fn views(&self, picks: &[Pick], view: View) -> Vec<u8> {

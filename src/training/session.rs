@@ -1,7 +1,7 @@
 //! The moving parts of a run between two steps: network, optimizer, average, algorithm.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use harvest_models::{Classifier, ClassifierConfig, ConfigError};
 use rand::RngExt;
 
@@ -10,7 +10,7 @@ use super::ema::Ema;
 use super::loader::HostBatch;
 use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig};
-use crate::algorithms::{Algorithm, AlgorithmConfig, SslBatch};
+use crate::algorithms::{Algorithm, AlgorithmBuilder, Objective, Problem, SslBatch, Views};
 use crate::augment::Normalisation;
 use crate::config::{Precision, Switch, TrainingConfig};
 use crate::inference::images_to_tensor;
@@ -22,22 +22,22 @@ pub struct Setup<'a> {
     /// The network.
     pub model: &'a ClassifierConfig,
     /// The algorithm.
-    pub algorithm: &'a AlgorithmConfig,
+    pub algorithm: &'a dyn AlgorithmBuilder,
     /// Everything about optimisation.
     pub training: &'a TrainingConfig,
     /// What views are scaled with.
     pub normalisation: &'a Normalisation,
-    /// Where it runs; without autodiff.
-    pub device: Device,
-    /// Steps of the whole run.
-    pub total_steps: u64,
+    /// Classes, images, steps; its device is where the run computes, without autodiff.
+    pub problem: Problem,
+    /// What labelled images are trained towards.
+    pub objective: Objective,
 }
 
 impl Setup<'_> {
     /// Identifies network, classes and algorithm in checkpoints.
     pub fn kind(&self) -> String {
         let model = serde_json::to_string(self.model).expect("a network's configuration is plain data");
-        format!("{} with {model}", self.algorithm.name)
+        format!("{} with {model}", self.algorithm.name())
     }
 
     /// Whether networks compute in bf16: where asked for, or automatically on GPUs.
@@ -45,7 +45,7 @@ impl Setup<'_> {
         match self.training.precision {
             Precision::F32 => harvest_models::Precision::F32,
             Precision::Bf16 => harvest_models::Precision::Bf16,
-            Precision::Auto if crate::device::is_cpu(&self.device) => harvest_models::Precision::F32,
+            Precision::Auto if crate::device::is_cpu(&self.problem.device) => harvest_models::Precision::F32,
             Precision::Auto => harvest_models::Precision::Bf16,
         }
     }
@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If there can be no such network.
     pub fn new(setup: Setup<'a>) -> Result<Self, ConfigError> {
-        let device = setup.device.clone().autodiff();
+        let device = setup.problem.device.clone().autodiff();
         let seed = stream(setup.training.seed, Purpose::Initialisation, [0; 3]).random();
         let network = setup.model.init(seed, &device)?.with_precision(setup.precision());
         let optimizer = OptimizerConfig {
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             ema: Ema::new(setup.training.ema, &network),
             optimizer: Optimizer::new(optimizer, &network),
-            algorithm: setup.algorithm.build(setup.model.classes(), &setup.device),
+            algorithm: setup.algorithm.build(&setup.problem),
             network,
             step: 0,
             setup,
@@ -100,9 +100,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Whether the algorithm looks at unlabelled images.
-    pub fn needs_unlabelled(&self) -> bool {
-        self.algorithm.needs_unlabelled()
+    /// The views of unlabelled images that the algorithm looks at.
+    pub fn views(&self) -> Views {
+        self.algorithm.views()
     }
 
     /// One step on `batch` with learning rate `lr`. Reads nothing back from the device, but for the mask where masked
@@ -125,18 +125,19 @@ impl<'a> Session<'a> {
     }
 
     fn upload(&self, batch: HostBatch) -> SslBatch {
-        let device = &self.setup.device;
+        let device = &self.setup.problem.device;
         let size = self.setup.model.image_size();
         let images = |bytes| images_to_tensor(bytes, size, self.setup.normalisation, device);
         SslBatch {
             labels: Tensor::<1, Int>::from_data(batch.labels.as_slice(), device),
             labelled: images(batch.labelled),
-            weak: images(batch.weak),
-            strong: images(batch.strong),
+            weak: batch.weak.into_iter().map(images).collect(),
+            strong: batch.strong.into_iter().map(images).collect(),
             indices: batch.indices,
             step: batch.step,
-            total_steps: self.setup.total_steps,
+            total_steps: self.setup.problem.total_steps,
             skip_masked: self.setup.training.skip_masked != Switch::Off,
+            objective: self.setup.objective.clone(),
         }
     }
 

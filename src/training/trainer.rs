@@ -12,6 +12,7 @@ use super::evaluation::evaluate;
 use super::loader::Loader;
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
 use super::session::{Scalars, Session, Setup};
+use crate::algorithms::{AlgorithmBuilder, Objective, Problem, Views};
 use crate::config::Config;
 use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
 use crate::metrics::Scores;
@@ -19,8 +20,10 @@ use crate::report::{EventWriter, MetricsLog, MetricsLogError, Progress};
 
 /// What to train on what.
 pub struct Job<'a> {
-    /// Sections `views`, `algorithm` and `training` are used.
+    /// Sections `views` and `training` are used.
     pub config: &'a Config,
+    /// The algorithm: `config.algorithm`, or one of another crate.
+    pub algorithm: &'a dyn AlgorithmBuilder,
     /// The network.
     pub model: &'a ClassifierConfig,
     /// The images at the network's size.
@@ -101,11 +104,27 @@ impl Job<'_> {
     fn setup(&self) -> Setup<'_> {
         Setup {
             model: self.model,
-            algorithm: &self.config.algorithm,
+            algorithm: self.algorithm,
             training: &self.config.training,
             normalisation: &self.config.views.normalisation,
-            device: self.device.clone(),
+            problem: self.problem(),
+            objective: Objective::default(),
+        }
+    }
+
+    fn problem(&self) -> Problem {
+        let classes = self.model.classes();
+        let mut labelled_per_class = vec![0; classes];
+        for label in self.split.labelled.iter().filter_map(|index| self.labels[*index as usize]) {
+            labelled_per_class[usize::from(label)] += 1;
+        }
+        Problem {
+            classes,
+            images: self.labels.len(),
+            unlabelled: self.split.unlabelled.len(),
+            labelled_per_class,
             total_steps: self.total_steps(),
+            device: self.device.clone(),
         }
     }
 
@@ -120,11 +139,11 @@ impl Job<'_> {
         }
     }
 
-    fn loader(&self, needs_unlabelled: bool) -> Result<Loader<'_>, SamplerError> {
+    fn loader(&self, wanted: Views) -> Result<Loader<'_>, SamplerError> {
         let training = &self.config.training;
         let batch = training.batch as usize;
         let labelled = Sampler::new(self.split.labelled.clone(), Order::Labelled, training.seed)?;
-        let unlabelled = needs_unlabelled
+        let unlabelled = (wanted != Views::NONE)
             .then(|| Sampler::new(self.split.unlabelled.clone(), Order::Unlabelled, training.seed))
             .transpose()?;
         Ok(Loader {
@@ -133,6 +152,7 @@ impl Job<'_> {
             views: &self.config.views,
             seed: training.seed,
             labelled: (labelled, batch),
+            wanted,
             unlabelled: unlabelled.map(|sampler| (sampler, batch * training.unlabelled_ratio as usize)),
         })
     }
@@ -168,11 +188,11 @@ pub fn train(
     }
     let started = Instant::now();
     let mut logs = Logs::open(folder, session.step)?;
-    let loader = job.loader(session.needs_unlabelled())?;
+    let loader = job.loader(session.views())?;
     let training = &job.config.training;
     let (total, schedule) = (job.total_steps(), job.schedule());
-    let per_step = training.batch as u64
-        * (1 + if session.needs_unlabelled() { 2 * u64::from(training.unlabelled_ratio) } else { 0 });
+    let per_step =
+        training.batch as u64 * (1 + session.views().count() as u64 * u64::from(training.unlabelled_ratio));
 
     std::thread::scope(|scope| -> Result<(), TrainError> {
         let batches = loader.prefetch(scope, session.step..total);

@@ -9,7 +9,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
-    AlgorithmConfig, AlgorithmName, FixMatchConfig, FreeMatchConfig, SslBatch, State, StepLoss,
+    AlgorithmBuilder, AlgorithmConfig, AlgorithmName, FixMatchConfig, FreeMatchConfig, Objective, Problem,
+    SslBatch, State, StepLoss,
 };
 use harvest::random::{Purpose, stream};
 use harvest::training::StepNetwork;
@@ -60,12 +61,13 @@ fn batch(skip_masked: bool) -> SslBatch {
     SslBatch {
         labelled: images(LABELLED, 0),
         labels: Tensor::<1, Int>::from_data([2i32, 0, 3], &device),
-        weak: images(UNLABELLED, 1),
-        strong: images(UNLABELLED, 2),
+        weak: vec![images(UNLABELLED, 1)],
+        strong: vec![images(UNLABELLED, 2)],
         indices: (0..UNLABELLED as u32).collect(),
         step: 0,
         total_steps: 10,
         skip_masked,
+        objective: Objective::default(),
     }
 }
 
@@ -201,14 +203,14 @@ fn step(
     independent: bool,
     batch: &SslBatch,
 ) -> StepLoss {
-    let mut algorithm = algorithm.build(CLASSES, &Device::flex());
+    let mut algorithm = algorithm.build(&Problem::bare(CLASSES, UNLABELLED, 10, &Device::flex()));
     algorithm.restore(state.clone()).expect("a state of this algorithm");
     algorithm.step(&StepNetwork::new(net, independent, SEED), batch)
 }
 
 /// The plain computation: every view through the tracked network; in one pass, or as many as the step makes.
 fn plain(net: &Classifier, independent: bool, batch: &SslBatch, loss: &Loss<'_>) -> (Tensor<1>, usize) {
-    let (labelled, strong, weak) = (batch.labelled.clone(), batch.strong.clone(), batch.weak.clone());
+    let (labelled, strong, weak) = (batch.labelled.clone(), batch.strong[0].clone(), batch.weak[0].clone());
     let forward = |images: Vec<Tensor<4>>| net.forward(Tensor::cat(images, 0), Mode::train(SEED)).logits;
     let (logits, weak) = if independent {
         let logits = forward(vec![labelled, strong, weak]);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use harvest::algorithms::AlgorithmName;
+use harvest::algorithms::{AlgorithmName, Objective, Problem};
 use harvest::config::{Config, OptimizerName, TrainingConfig};
 use harvest::data::{
     CacheOptions, ImageCache, ScanOptions, Silent, Source, SourceKind, Split, SplitConfig, scan,
@@ -120,6 +120,7 @@ impl World {
     pub fn job<'a>(&'a self, recipe: &'a Recipe) -> Job<'a> {
         Job {
             config: &recipe.config,
+            algorithm: &recipe.config.algorithm,
             model: &recipe.model,
             cache: &self.cache,
             labels: &self.labels,
@@ -174,13 +175,20 @@ impl Recipe {
             algorithm: &self.config.algorithm,
             training: &self.config.training,
             normalisation: &self.config.views.normalisation,
-            device: Device::flex(),
-            total_steps: self.config.training.steps.expect("chosen above").into(),
+            problem: Problem {
+                classes: CLASSES,
+                images: CLASSES * EACH as usize,
+                unlabelled: CLASSES * EACH as usize,
+                labelled_per_class: vec![5; CLASSES],
+                total_steps: self.config.training.steps.expect("chosen above").into(),
+                device: Device::flex(),
+            },
+            objective: Objective::default(),
         }
     }
 
     pub fn steps(&self) -> u64 {
-        self.setup().total_steps
+        self.setup().problem.total_steps
     }
 
     /// The newest checkpoint of the run in `folder`.

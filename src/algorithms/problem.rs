@@ -1,0 +1,66 @@
+//! What an algorithm is built for, and how it says what it needs.
+
+use burn::tensor::Device;
+
+use super::Algorithm;
+
+/// The facts of a run that an algorithm may start from.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// Classes, 2 or more.
+    pub classes: usize,
+    /// Images of the data set: positions in [`super::SslBatch::indices`] are below this.
+    pub images: usize,
+    /// Unlabelled images among them.
+    pub unlabelled: usize,
+    /// Labelled training images of each class.
+    pub labelled_per_class: Vec<usize>,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Where the algorithm keeps its state.
+    pub device: Device,
+}
+
+impl Problem {
+    /// For measurements and tests without a data set: one labelled image of each class, `unlabelled` others.
+    pub fn bare(classes: usize, unlabelled: usize, total_steps: u64, device: &Device) -> Self {
+        let (images, labelled_per_class) = (classes + unlabelled, vec![1; classes]);
+        Self { classes, images, unlabelled, labelled_per_class, total_steps, device: device.clone() }
+    }
+
+    /// How much of a running average is kept each step, unless a recipe says so: the average looks back over a 50th of
+    /// the run, from 10 up to 1000 steps. 1000 (0.999) is the published choice for runs of 200,000 steps and more; in a
+    /// run of some hundred steps it would hardly leave its start.
+    pub fn decay(&self) -> f32 {
+        let steps = (self.total_steps as f32 / 50.0).clamp(10.0, 1000.0);
+        1.0 - 1.0 / steps
+    }
+}
+
+/// Views of each unlabelled image, 0 to 2 of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Views {
+    /// Crop and mirror only.
+    pub weak: usize,
+    /// Distorted.
+    pub strong: usize,
+}
+
+impl Views {
+    /// Labelled images only: the trainer loads no others.
+    pub const NONE: Self = Self { weak: 0, strong: 0 };
+
+    /// Views of an unlabelled image a step.
+    pub fn count(self) -> usize {
+        self.weak + self.strong
+    }
+}
+
+/// Makes an algorithm in its initial state: an [`super::AlgorithmConfig`], or a researcher's own.
+pub trait AlgorithmBuilder: std::fmt::Debug + Sync {
+    /// The algorithm's name in reports and checkpoints.
+    fn name(&self) -> &str;
+
+    /// Before the first step of a run.
+    fn build(&self, problem: &Problem) -> Box<dyn Algorithm>;
+}

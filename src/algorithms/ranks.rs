@@ -1,0 +1,45 @@
+//! Statistics over all ranks of a run.
+//!
+//! Thresholds, histograms and means must be the same on every rank, as if one rank had seen the joined batch. What they
+//! are made of is small (the logits of a step), so ranks simply show each other these rows; every rank then computes the
+//! same statistic in the same order, to the last bit.
+
+use burn::tensor::Tensor;
+
+/// The ranks that train one model together.
+pub trait Ranks {
+    /// How many there are, 1 or more.
+    fn world_size(&self) -> usize;
+
+    /// The rows of all ranks, `[N, D]` each, as `[world_size * N, D]` in the order of ranks. Off the graph. All ranks
+    /// must call it, in the same order and with the same shape.
+    fn gather(&self, rows: Tensor<2>) -> Tensor<2>;
+}
+
+/// A run of one rank.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Ranks for Alone {
+    fn world_size(&self) -> usize {
+        1
+    }
+
+    fn gather(&self, rows: Tensor<2>) -> Tensor<2> {
+        rows
+    }
+}
+
+/// The sum over all ranks of `local` `[D]`, for losses that are not a mean over rows.
+///
+/// The value is the joined batch's. Only the local share carries a gradient, times `world_size`: the optimizer averages
+/// gradients over ranks, and that average must be the gradient of the loss of the joined batch.
+pub fn joined_sum(ranks: &dyn Ranks, local: Tensor<1>) -> Tensor<1> {
+    if ranks.world_size() == 1 {
+        return local;
+    }
+    let value = local.clone().inner();
+    let all = ranks.gather(value.clone().unsqueeze_dim(0)).sum_dim(0).squeeze_dim::<1>(0);
+    let gradient = (local - Tensor::from_inner(value)).mul_scalar(ranks.world_size() as f32);
+    Tensor::from_inner(all) + gradient
+}
