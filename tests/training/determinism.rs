@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use harvest::algorithms::Views;
 use harvest::data::{Order, Sampler};
 use harvest::training::{HostBatch, Loader};
 
@@ -58,6 +59,7 @@ fn a_batch_is_a_function_of_the_step() {
     let loader = || {
         let sampler = |indices: &[u32], order| Sampler::new(indices.to_vec(), order, 3).expect("images");
         Loader {
+            wanted: Views { weak: 1, strong: 1 },
             cache: job.cache,
             labels: job.labels,
             views: &job.config.views,

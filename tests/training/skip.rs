@@ -43,6 +43,10 @@ fn network(config: &ClassifierConfig) -> Classifier {
     net
 }
 
+fn problem() -> Problem {
+    Problem::bare(CLASSES, UNLABELLED, 10, &Device::flex())
+}
+
 fn batch(skip_masked: bool) -> SslBatch {
     let device = Device::flex();
     let images = |count: usize, view: u64| {
@@ -154,7 +158,7 @@ fn freematch(
     strong: Tensor<2>,
     weak: &[Vec<f64>],
 ) -> (Tensor<1>, usize) {
-    let (decay, uniform) = (f64::from(config.decay), 1.0 / CLASSES as f64);
+    let (decay, uniform) = (f64::from(problem().decay()), 1.0 / CLASSES as f64);
     let q: Vec<Vec<f64>> = weak.iter().map(|logits| probabilities(logits, 1.0)).collect();
     let mean = |of: &dyn Fn(&Vec<f64>) -> f64| q.iter().map(of).sum::<f64>() / q.len() as f64;
     let threshold = decay * threshold + (1.0 - decay) * mean(&|q| largest(q).0);
@@ -203,7 +207,7 @@ fn step(
     independent: bool,
     batch: &SslBatch,
 ) -> StepLoss {
-    let mut algorithm = algorithm.build(&Problem::bare(CLASSES, UNLABELLED, 10, &Device::flex()));
+    let mut algorithm = algorithm.build(&problem());
     algorithm.restore(state.clone()).expect("a state of this algorithm");
     algorithm.step(&StepNetwork::new(net, independent, SEED), batch)
 }
@@ -271,7 +275,7 @@ fn agree(
 
 /// A threshold that `kept` of the weak views reach.
 fn threshold(model: &ClassifierConfig, kept: usize) -> f64 {
-    let weak = network(model).forward(batch(false).weak, weak_mode(model)).logits;
+    let weak = network(model).forward(batch(false).weak[0].clone(), weak_mode(model)).logits;
     let mut confidences: Vec<f64> =
         host(weak).iter().map(|logits| largest(&probabilities(logits, 1.0)).0).collect();
     confidences.sort_by(|a, b| b.total_cmp(a));
