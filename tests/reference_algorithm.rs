@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
     AdaMatchConfig, AlgorithmBuilder, AlgorithmConfig, AlgorithmName, Alone, Annealing, FixMatchConfig,
     FlexMatchConfig, FreeMatchConfig, Network, Objective, Problem, PseudoLabelConfig, Ranks, SoftMatchConfig,
-    SoftMatchTarget, SslBatch, State, Targets, UdaConfig, Views,
+    SoftMatchTarget, SslBatch, State, Targets, UdaConfig,
 };
 use serde_json::Value;
 use support::{Vectors, assert_close, json};

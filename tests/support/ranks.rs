@@ -52,14 +52,13 @@ impl Ranks for Linked {
 struct Seen {
     total: f32,
     mask: Vec<f32>,
-    /// By the name of the recorded gradient, in its order.
+    /// In the order of [`GRADIENTS`].
     gradients: Vec<Vec<f32>>,
     state: State,
 }
 
-/// The recorded gradients: of which input.
-const LEAVES: [(&str, &str); 3] =
-    [("grad/logits_lb", "logits_lb"), ("grad/logits_s", "logits_s"), ("grad/logits_w", "logits_w")];
+/// The recorded gradients, in the order of [`Seen::gradients`].
+const GRADIENTS: [&str; 3] = ["grad/logits_lb", "grad/logits_s", "grad/logits_w"];
 
 /// One recorded case of an algorithm.
 struct Case<'a> {
@@ -151,7 +150,7 @@ impl Case<'_> {
             if !mask.is_empty() {
                 check_mask(self.name, &what("mask"), &mask, &expected("out/mask"));
             }
-            for (i, (part, _)) in LEAVES.iter().enumerate() {
+            for (i, part) in GRADIENTS.iter().enumerate() {
                 if self.vectors.has(&format!("{}/{part}", self.case)) {
                     let found: Vec<f32> =
                         at().flat_map(|seen| &seen.gradients[i]).map(|g| g / world).collect();
