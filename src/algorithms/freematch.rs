@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upto, range};
 
-use super::loss::{confidence, histogram};
+use super::loss::{class_counts, confidence, histogram, shares};
 use super::student::{Strong, Student};
 use super::{
-    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, nothing_left,
-    take_vector,
+    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, joined_sum,
+    nothing_left, take_vector,
 };
 
 /// Quantile of the confidences that stands in for their mean with [`FreeMatchConfig::use_quantile`].
@@ -119,7 +119,7 @@ impl FreeMatch {
         self.class_expectation.dims()[0]
     }
 
-    /// Moves the three averages by the weak probabilities `[U, C]` of a step.
+    /// Moves the three averages by the weak probabilities `[N, C]` of a step, those of all ranks.
     fn update(&mut self, probabilities: &Tensor<2>) {
         let decay = self.decay;
         let average =
@@ -157,22 +157,34 @@ impl FreeMatch {
     /// With `P` = p̃ / h̃ and `S` = mean strong probability / histogram of strong predictions, both over the kept rows
     /// and scaled to sum 1, the term is `Σ_c P_c log(S_c + 1e-12)`: a negative cross-entropy, added with a positive
     /// weight. Gradient flows through the mean probability only. A class absent from a histogram counts 0 in its
-    /// quotient. Without any kept row the term is 0.
-    fn fairness_loss(&self, strong: &Strong) -> Tensor<1> {
-        let [rows, classes] = strong.logits.dims();
-        let probabilities = softmax(strong.logits.clone(), 1);
-        let kept = strong.mask.clone().greater_scalar(0.0).float();
-        let count = kept.clone().sum();
+    /// quotient. Without any kept row the term is 0. Sums, counts and histogram are those of all ranks.
+    fn fairness_loss(&self, network: &dyn Network, student: &Student) -> Tensor<1> {
+        let classes = self.classes();
+        let (sum, predicted) = match &student.strong {
+            Some(Strong { logits, mask, .. }) => {
+                let probabilities = softmax(logits.clone(), 1);
+                let kept = mask.clone().greater_scalar(0.0).float();
+                let (_, class) = confidence(&probabilities.clone().inner());
+                let predicted = class_counts(class, kept.clone(), classes);
+                let [rows] = kept.dims();
+                let kept = Tensor::from_inner(kept.reshape([rows, 1]));
+                ((probabilities * kept).sum_dim(0).squeeze_dim::<1>(0), predicted)
+            }
+            // Other ranks may have kept rows, and wait for this one's share.
+            None => {
+                let device = student.labelled.device();
+                (Tensor::zeros([classes], &device), Tensor::zeros([classes], &device.inner()))
+            }
+        };
+        let sum = joined_sum(network.ranks(), sum);
+        let predicted = network.ranks().gather(predicted.unsqueeze_dim(0)).sum_dim(0).squeeze_dim::<1>(0);
+        let count = predicted.clone().sum();
         let none = count.clone().equal_scalar(0.0).float();
-
-        let (_, class) = confidence(&probabilities.clone().inner());
-        let predicted = histogram(class, kept.clone(), classes);
-        let mean =
-            (probabilities * kept.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0) / (count + none.clone());
+        let mean = sum / (count + none.clone());
 
         let expected = self.class_expectation.clone() * reciprocal_or_zero(self.label_histogram.clone());
         let expected = expected.clone() / expected.sum();
-        let found = mean * reciprocal_or_zero(predicted);
+        let found = mean * reciprocal_or_zero(shares(predicted));
         let found = found.clone() / (found.sum() + none.clone());
         (expected * found.add_scalar(1e-12).log()).sum() * (none.neg().add_scalar(1.0))
     }
@@ -186,16 +198,13 @@ impl Algorithm for FreeMatch {
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
         let weak = batch.teach(network);
         let probabilities = softmax(weak.clone(), 1);
-        self.update(&probabilities);
+        self.update(&network.ranks().gather(probabilities.clone()));
         let pseudo = self.pseudo_labels(weak, &probabilities);
 
         let student = Student::pass(network, batch, &pseudo);
         let supervised = batch.objective.loss(student.labelled.clone(), batch.labels.clone());
         let unsupervised = student.consistency();
-        let fairness = match &student.strong {
-            Some(strong) => self.fairness_loss(strong),
-            None => Tensor::zeros([1], &supervised.device()),
-        };
+        let fairness = self.fairness_loss(network, &student);
         StepLoss {
             scalars: vec![
                 ("sup", supervised.clone().inner()),

@@ -23,13 +23,21 @@ pub fn confidence(probabilities: &Tensor<2>) -> (Tensor<1>, Tensor<1, Int>) {
     (confidence.squeeze_dim(1), class.squeeze_dim(1))
 }
 
-/// Share of rows (weighted) that fall to each class: `[N]`, `[N]` → `[C]`, summing to 1 if any weight is left.
-pub fn histogram(classes: Tensor<1, Int>, weights: Tensor<1>, count: usize) -> Tensor<1> {
+/// Rows (weighted) that fall to each class: `[N]`, `[N]` → `[C]`.
+pub fn class_counts(classes: Tensor<1, Int>, weights: Tensor<1>, count: usize) -> Tensor<1> {
     let [rows] = classes.dims();
     let one_hot = classes.one_hot::<2>(count).float();
-    let counts = (one_hot * weights.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0);
+    (one_hot * weights.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0)
+}
+
+/// Share of rows (weighted) that fall to each class: `[N]`, `[N]` → `[C]`, summing to 1 if any weight is left.
+pub fn histogram(classes: Tensor<1, Int>, weights: Tensor<1>, count: usize) -> Tensor<1> {
+    shares(class_counts(classes, weights, count))
+}
+
+/// Counts `[C]` scaled to sum 1; all 0 where nothing was counted, instead of 0 divided by 0.
+pub fn shares(counts: Tensor<1>) -> Tensor<1> {
     let total = counts.clone().sum();
-    // No weight at all: leave the zeros as they are instead of dividing zero by zero.
     let divisor = total.clone() + total.equal_scalar(0.0).float();
     counts / divisor
 }

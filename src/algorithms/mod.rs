@@ -4,28 +4,40 @@
 //! until the next (thresholds, histograms). It knows nothing of files, optimizers, schedules or ranks. To add one,
 //! write its file and name it in [`registry`].
 
+mod adamatch;
+mod alignment;
 mod fixmatch;
+mod flexmatch;
 mod freematch;
 mod loss;
 mod objective;
 mod problem;
+mod pseudolabel;
+mod ramp;
 mod ranks;
 mod registry;
+mod softmatch;
 mod student;
 mod supervised;
+mod uda;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 
+pub use adamatch::{AdaMatch, AdaMatchConfig};
 pub use fixmatch::{FixMatch, FixMatchConfig};
+pub use flexmatch::{FlexMatch, FlexMatchConfig};
 pub use freematch::{FreeMatch, FreeMatchConfig};
 pub use objective::Objective;
 pub use problem::{AlgorithmBuilder, Problem, Views};
+pub use pseudolabel::{PseudoLabel, PseudoLabelConfig};
 pub use ranks::{Alone, Ranks, joined_sum};
 pub use registry::{AlgorithmConfig, AlgorithmName};
+pub use softmatch::{SoftMatch, SoftMatchConfig, SoftMatchTarget};
 pub use student::computed_strong_views;
 pub use supervised::{Supervised, SupervisedConfig};
+pub use uda::{Annealing, Uda, UdaConfig};
 
 /// The network as an algorithm sees it. `B` images of one size in, `C` logits each out.
 ///
@@ -115,11 +127,11 @@ pub enum Targets {
 /// The pseudo-labels of one step, all off the graph.
 #[derive(Debug, Clone)]
 pub struct PseudoLabels {
-    /// 1 where the image counts, 0 where it does not: `[U]`.
+    /// How much each image counts, from 0 (not at all) to 1; most algorithms know nothing between: `[U]`.
     pub mask: Tensor<1>,
     /// What each image is taken to be.
     pub targets: Targets,
-    /// The confidence each image had to reach: `[U]`.
+    /// The confidence each image had to reach to count in full: `[U]`.
     pub threshold: Tensor<1>,
 }
 
@@ -132,6 +144,22 @@ pub struct StepLoss {
     pub scalars: Vec<(&'static str, Tensor<1>)>,
     /// The pseudo-labels used, if the algorithm makes any.
     pub pseudo_labels: Option<PseudoLabels>,
+}
+
+impl StepLoss {
+    /// `supervised + weight · unsupervised`, `[1]` each, with the scalars that all pseudo-labelling algorithms share.
+    fn of(supervised: Tensor<1>, unsupervised: Tensor<1>, weight: f32, pseudo: PseudoLabels) -> Self {
+        Self {
+            scalars: vec![
+                ("sup", supervised.clone().inner()),
+                ("unsup", unsupervised.clone().inner()),
+                ("mask_ratio", pseudo.mask.clone().mean()),
+                ("threshold", pseudo.threshold.clone().mean()),
+            ],
+            total: supervised + unsupervised.mul_scalar(weight),
+            pseudo_labels: Some(pseudo),
+        }
+    }
 }
 
 /// What an algorithm carries from one step to the next, by name. Part of every checkpoint.
@@ -168,6 +196,16 @@ pub enum StateError {
         found: Vec<usize>,
         /// Shape needed.
         expected: Vec<usize>,
+    },
+    /// An entry that holds what cannot be.
+    #[error("`{name}` of the saved state of {algorithm} holds {reason}, which cannot be")]
+    Value {
+        /// Whose state it should be.
+        algorithm: &'static str,
+        /// The entry.
+        name: String,
+        /// What it holds.
+        reason: String,
     },
 }
 

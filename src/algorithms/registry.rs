@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    AdaMatch, AdaMatchConfig, FixMatch, FixMatchConfig, FlexMatch, FlexMatchConfig, FreeMatch,
+    FreeMatchConfig, PseudoLabel, PseudoLabelConfig, SoftMatch, SoftMatchConfig, Supervised,
+    SupervisedConfig, Uda, UdaConfig,
+};
 use super::{Algorithm, AlgorithmBuilder, Problem};
-use super::{FixMatch, FixMatchConfig, FreeMatch, FreeMatchConfig, Supervised, SupervisedConfig};
 use crate::bounds::Invalid;
 
 /// Generates the enum of names, the configuration section and the constructor from one table.
@@ -74,6 +78,16 @@ algorithms! {
     FreeMatch, freematch: FreeMatchConfig => |config, problem| FreeMatch::new(config, problem);
     /// One fixed threshold.
     FixMatch, fixmatch: FixMatchConfig => |config, _problem| FixMatch::new(config);
+    /// One threshold for each class, lower where fewer images are predicted with confidence.
+    FlexMatch, flexmatch: FlexMatchConfig => |config, problem| FlexMatch::new(config, problem);
+    /// A threshold relative to the labelled images' confidence, and predictions aligned with theirs.
+    AdaMatch, adamatch: AdaMatchConfig => |config, problem| AdaMatch::new(config, problem);
+    /// No threshold: pseudo-labels weigh by their confidence.
+    SoftMatch, softmatch: SoftMatchConfig => |config, problem| SoftMatch::new(config, problem);
+    /// Whole distributions as targets, labelled images released as training goes on.
+    Uda, uda: UdaConfig => |config, _problem| Uda::new(config);
+    /// The network's own confident predictions, without strong views.
+    PseudoLabel, pseudolabel: PseudoLabelConfig => |config, _problem| PseudoLabel::new(config);
     /// Labelled images only.
     Supervised, supervised: SupervisedConfig => |config, _problem| {
         let SupervisedConfig {} = config;

@@ -35,30 +35,47 @@ impl Student {
     /// Runs the pass. Leaves masked views out if the batch asks for it and the network allows it.
     pub fn pass(network: &dyn Network, batch: &SslBatch, pseudo: &PseudoLabels) -> Self {
         let unlabelled = pseudo.mask.dims()[0];
-        let rows = (batch.skip_masked && network.rows_are_independent())
+        let rows = may_skip(network, batch)
             .then(|| rows_to_compute(&pseudo.mask))
             .filter(|rows| rows.len() < unlabelled);
         let Some(rows) = rows else {
-            let all = batch.strong_rows(0).collect::<Vec<_>>();
-            let (labelled, logits) = joint(network, batch, batch.strong[0].clone(), &all);
+            let (labelled, logits) = joint(network, batch, batch.strong[0].clone(), &all_strong_rows(batch));
             let strong = Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
             return Self { labelled, strong: Some(strong), unlabelled };
         };
         if rows.is_empty() {
-            let all = batch.labelled_rows().collect::<Vec<_>>();
-            let labelled = network.student(batch.labelled.clone(), &all);
-            return Self { labelled, strong: None, unlabelled };
+            return Self { labelled: labelled_alone(network, batch), strong: None, unlabelled };
         }
-        let numbers = rows.iter().map(|row| batch.strong_rows(0).start + *row as u64).collect::<Vec<_>>();
-        let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &pseudo.mask.device());
-        let images = batch.strong[0].clone().select(0, rows.clone());
-        let (labelled, logits) = joint(network, batch, images, &numbers);
-        let targets = match &pseudo.targets {
-            Targets::Hard(classes) => Targets::Hard(classes.clone().select(0, rows.clone())),
-            Targets::Soft(targets) => Targets::Soft(targets.clone().select(0, rows.clone())),
-        };
-        let strong = Strong { logits, mask: pseudo.mask.clone().select(0, rows), targets };
+        let kept = Kept::new(batch, pseudo, &rows);
+        let (labelled, logits) = joint(network, batch, kept.images, &kept.numbers);
+        let strong = Strong { logits, mask: kept.mask, targets: kept.targets };
         Self { labelled, strong: Some(strong), unlabelled }
+    }
+
+    /// The pass of an algorithm whose pseudo-labels depend on the labelled logits `[B, C]`, which `label` gets off the
+    /// graph. Where masked views can be left out the labelled images go first, on their own; else all go together.
+    pub fn pass_after_labelled(
+        network: &dyn Network,
+        batch: &SslBatch,
+        label: impl FnOnce(Tensor<2>) -> PseudoLabels,
+    ) -> (Self, PseudoLabels) {
+        if !may_skip(network, batch) {
+            let (labelled, logits) = joint(network, batch, batch.strong[0].clone(), &all_strong_rows(batch));
+            let pseudo = label(labelled.clone().inner());
+            let strong = Strong { logits, mask: pseudo.mask.clone(), targets: pseudo.targets.clone() };
+            let unlabelled = pseudo.mask.dims()[0];
+            return (Self { labelled, strong: Some(strong), unlabelled }, pseudo);
+        }
+        let labelled = labelled_alone(network, batch);
+        let pseudo = label(labelled.clone().inner());
+        let rows = rows_to_compute(&pseudo.mask);
+        let strong = (!rows.is_empty()).then(|| {
+            let kept = Kept::new(batch, &pseudo, &rows);
+            let logits = network.student(kept.images, &kept.numbers);
+            Strong { logits, mask: kept.mask, targets: kept.targets }
+        });
+        let unlabelled = pseudo.mask.dims()[0];
+        (Self { labelled, strong, unlabelled }, pseudo)
     }
 
     /// Masked cross-entropy averaged over all `U` unlabelled images, dropped ones included: `[1]`.
@@ -71,6 +88,45 @@ impl Student {
             None => Tensor::zeros([1], &self.labelled.device()),
         }
     }
+}
+
+/// The strong views that are computed where masked ones are left out.
+struct Kept {
+    images: Tensor<4>,
+    /// Their numbers in the step.
+    numbers: Vec<u64>,
+    mask: Tensor<1>,
+    targets: Targets,
+}
+
+impl Kept {
+    fn new(batch: &SslBatch, pseudo: &PseudoLabels, rows: &[i32]) -> Self {
+        let numbers = rows.iter().map(|row| batch.strong_rows(0).start + *row as u64).collect();
+        let rows = Tensor::<1, Int>::from_data(rows, &pseudo.mask.device());
+        Self {
+            images: batch.strong[0].clone().select(0, rows.clone()),
+            numbers,
+            targets: match &pseudo.targets {
+                Targets::Hard(classes) => Targets::Hard(classes.clone().select(0, rows.clone())),
+                Targets::Soft(targets) => Targets::Soft(targets.clone().select(0, rows.clone())),
+            },
+            mask: pseudo.mask.clone().select(0, rows),
+        }
+    }
+}
+
+/// Whether masked views are to be left out, and may be.
+fn may_skip(network: &dyn Network, batch: &SslBatch) -> bool {
+    batch.skip_masked && network.rows_are_independent()
+}
+
+fn all_strong_rows(batch: &SslBatch) -> Vec<u64> {
+    batch.strong_rows(0).collect()
+}
+
+/// The labelled images in a pass of their own.
+fn labelled_alone(network: &dyn Network, batch: &SslBatch) -> Tensor<2> {
+    network.student(batch.labelled.clone(), &batch.labelled_rows().collect::<Vec<_>>())
 }
 
 /// One pass over the labelled images and these strong views; one large batch is faster than two small ones.
