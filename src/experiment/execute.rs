@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use harvest_models::ClassifierConfig;
+use serde::{Deserialize, Serialize};
 
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::config::Resolved;
@@ -14,11 +15,14 @@ use crate::device;
 use crate::files::{WriteError, atomic_write};
 use crate::inference::{Bundle, Preprocessing};
 use crate::metrics::Scores;
-use crate::project::{Input, Run, RunPlan};
+use crate::project::{Input, Run, RunPlan, RunState};
 use crate::report::{
     ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
 };
 use crate::training::{Job, Outcome, TrainError, train};
+
+/// File of a run folder that holds a [`Finished`].
+const RESULT: &str = "result.json";
 
 /// Everything a run needs, checked before its first step.
 pub struct Experiment<'a> {
@@ -36,10 +40,11 @@ pub struct Experiment<'a> {
     pub places: &'a Places,
 }
 
-/// What is left of a run for its user.
-#[derive(Debug)]
+/// What is left of a run for its user; kept in the run folder as `result.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finished {
     /// Its folder.
+    #[serde(skip)]
     pub folder: PathBuf,
     /// Scores on the evaluation images, if there are any.
     pub evaluation: Option<Scores>,
@@ -86,7 +91,7 @@ impl Experiment<'_> {
         progress: &Shown,
         stop: &AtomicBool,
     ) -> Result<Finished, ExperimentError> {
-        let plan = RunPlan::new(self.config, self.inputs()?);
+        let plan = self.plan();
         let unfinished =
             if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
         let mut run = match unfinished {
@@ -103,17 +108,22 @@ impl Experiment<'_> {
         result
     }
 
+    /// What is to be done; its fingerprint finds earlier runs of the same.
+    pub fn plan(&self) -> RunPlan {
+        RunPlan::new(self.config, self.inputs())
+    }
+
     /// What the run is frozen with: a job reads only this and the images.
-    fn inputs(&self) -> Result<Vec<Input>, ExperimentError> {
+    fn inputs(&self) -> Vec<Input> {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
-        Ok(vec![
+        vec![
             Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
             Input {
                 name: "classes.json".into(),
                 bytes: json(serde_json::to_vec_pretty(&self.dataset.classes)),
             },
             Input { name: "split.json".into(), bytes: json(serde_json::to_vec(self.split)) },
-        ])
+        ]
     }
 
     fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
@@ -135,13 +145,16 @@ impl Experiment<'_> {
         let outcome = outcome?;
         self.bundle(run.dir(), &outcome)?;
         self.report(run.dir(), &outcome)?;
-        Ok(Finished {
+        let finished = Finished {
             folder: run.dir().to_owned(),
             evaluation: outcome.evaluation,
             test: outcome.test,
             seconds: outcome.seconds,
             steps: outcome.steps,
-        })
+        };
+        let json = serde_json::to_vec_pretty(&finished).expect("scores and times are plain data");
+        atomic_write(&run.path(RESULT), &json)?;
+        Ok(finished)
     }
 
     fn bundle(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
@@ -231,6 +244,28 @@ impl Experiment<'_> {
 }
 
 impl Finished {
+    /// Reads it back from a run folder.
+    ///
+    /// # Errors
+    /// If the run is not at its end, or the file is damaged.
+    pub fn read(folder: &Path) -> Result<Self, ExperimentError> {
+        let run = Run::open(folder)?;
+        if !matches!(run.state()?, RunState::Done(_)) {
+            return Err(ExperimentError::Unfinished { path: folder.to_owned() });
+        }
+        let path = run.path(RESULT);
+        let damaged = |reason: String| ExperimentError::Damaged { path: path.clone(), reason };
+        let bytes = std::fs::read(&path).map_err(|error| damaged(error.to_string()))?;
+        let read: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        Ok(Self { folder: folder.to_owned(), ..read })
+    }
+
+    /// The scores that count: on the test images, else on the evaluation images; with the name of the images.
+    pub fn scores(&self) -> Option<(&'static str, &Scores)> {
+        let test = self.test.as_ref().map(|scores| ("test", scores));
+        test.or_else(|| self.evaluation.as_ref().map(|scores| ("evaluation", scores)))
+    }
+
     /// A sentence for `DONE` and the terminal.
     pub fn summary(&self) -> String {
         let mut parts = vec![format!("{} steps in {:.1} s", self.steps, self.seconds)];

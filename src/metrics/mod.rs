@@ -15,10 +15,12 @@
 //! ```
 
 mod confusion;
+mod interval;
 mod scores;
 mod tally;
 
 pub use confusion::Confusion;
+pub use interval::{Interval, wilson};
 pub use scores::{ClassScores, Macro, Scores, TopK};
 pub use tally::{Tally, argmax};
 

@@ -18,4 +18,4 @@ pub use confusion_chart::confusion_svg;
 pub use events::EventWriter;
 pub use html::{ConfigurationRow, Results, RunSummary, SetAsideRow};
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
-pub use progress::Progress;
+pub use progress::{Progress, duration};
