@@ -43,7 +43,9 @@ pub struct SweepVerb {
 
 /// Some runs of a sweep failed; each is told where it happened.
 #[derive(Debug, thiserror::Error)]
-#[error("{failed} of {total} runs failed; results.csv gives the reasons, and the same command tries them again")]
+#[error(
+    "{failed} of {total} runs failed; results.csv gives the reasons, and the same command tries them again"
+)]
 struct SomeFailed {
     failed: usize,
     total: usize,
@@ -77,7 +79,10 @@ impl SweepVerb {
             let name = format!("run {} of {total}: {}", index + 1, sweep.runs[index].describe());
             if !known && !self.quiet {
                 let left = pace.left(session.rows(), &chosen[position..]);
-                eprintln!("{name}{}", left.map_or(String::new(), |left| format!(" ({} left)", duration(left))));
+                eprintln!(
+                    "{name}{}",
+                    left.map_or(String::new(), |left| format!(" ({} left)", duration(left)))
+                );
             }
             let started = Instant::now();
             session.run(index, &progress, &stop)?;
@@ -88,7 +93,8 @@ impl SweepVerb {
         }
         println!("results: {}", sweep.folder.join("results.csv").display());
         println!("report:  {}", report(&sweep).display());
-        let failed = chosen.iter().filter(|index| matches!(session.rows()[**index].state, State::Failed(_))).count();
+        let failed =
+            chosen.iter().filter(|index| matches!(session.rows()[**index].state, State::Failed(_))).count();
         if failed > 0 {
             return Err(SomeFailed { failed, total: chosen.len() }.into());
         }

@@ -271,8 +271,7 @@ impl Finished {
         let mut parts = vec![format!("{} steps in {:.1} s", self.steps, self.seconds)];
         for (name, scores) in [("evaluation", &self.evaluation), ("test", &self.test)] {
             if let Some(scores) = scores {
-                let right = 100.0 * scores.accuracy;
-                parts.push(format!("{right:.2} % of {} {name} images right", scores.samples));
+                parts.push(format!("{} of {} {name} images right", scores.accuracy_text(), scores.samples));
             }
         }
         parts.join(", ")

@@ -16,6 +16,8 @@
 //! unfinished one and begins the others, so a sweep may be stopped at any time. Each run depends on nothing but its own
 //! settings; [`Session::run`] of single numbers may go on in several processes at once.
 
+mod figures;
+mod page;
 mod plan;
 mod results;
 
@@ -73,12 +75,15 @@ impl<'a> Session<'a> {
 
     fn prepare(&self, run: &Planned) -> Result<Prepared, String> {
         let split = self.dataset.split(&run.config).map_err(|error| chain(&error))?;
-        let fingerprint =
-            self.experiment(run, &split).map_err(|error| chain(&error))?.plan().fingerprint();
+        let fingerprint = self.experiment(run, &split).map_err(|error| chain(&error))?.plan().fingerprint();
         Ok(Prepared { split, fingerprint })
     }
 
-    fn experiment<'s>(&'s self, run: &'s Planned, split: &'s Split) -> Result<Experiment<'s>, ExperimentError> {
+    fn experiment<'s>(
+        &'s self,
+        run: &'s Planned,
+        split: &'s Split,
+    ) -> Result<Experiment<'s>, ExperimentError> {
         Ok(Experiment {
             config: &run.config,
             model: network_config(&run.config.value.model, self.dataset.classes.len())?,

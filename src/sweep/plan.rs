@@ -130,7 +130,8 @@ impl Axes {
         for name in self.overrides.keys() {
             let known = || AlgorithmName::ALL.iter().map(|algorithm| algorithm.as_str());
             if !known().any(|algorithm| algorithm == name) {
-                let hint = nearest(name, known()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let hint =
+                    nearest(name, known()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 let reason = format!("has a table for `{name}`, which is no algorithm{hint}");
                 return Err(Invalid { key: "sweep.overrides", reason });
             }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::{Planned, Sweep};
 use crate::experiment::{ExperimentError, Finished};
 use crate::files::{WriteError, atomic_write};
+use crate::metrics::Scores;
+use crate::report::Spread;
 
 /// How a run of a sweep stands.
 #[derive(Debug, Clone)]
@@ -95,7 +97,13 @@ pub(super) fn write(sweep: &Sweep, rows: &[Row]) -> Result<(), ExperimentError> 
     std::fs::create_dir_all(folder).map_err(WriteError::at(folder))?;
     let put = |name: &str, text: &str| atomic_write(&folder.join(name), text.as_bytes());
     put("results.csv", &results_csv(rows))?;
-    Ok(())
+    let settings = settings(rows);
+    put("table.csv", &table_csv(&settings))?;
+    let figures = super::figures::figures(&settings);
+    for figure in &figures {
+        put(&figure.file, &figure.svg)?;
+    }
+    Ok(put("report.html", &super::page::page(sweep, rows, &settings, &figures))?)
 }
 
 fn results_csv(rows: &[Row]) -> String {
@@ -112,8 +120,15 @@ fn results_csv(rows: &[Row]) -> String {
             Some((finished, (set, scores))) => {
                 let (interval, average) = (scores.accuracy_interval(), &scores.macro_present);
                 cells.extend(
-                    [scores.accuracy, interval.low, interval.high, average.precision, average.recall, average.f1]
-                        .map(share),
+                    [
+                        scores.accuracy,
+                        interval.low,
+                        interval.high,
+                        average.precision,
+                        average.recall,
+                        average.f1,
+                    ]
+                    .map(share),
                 );
                 cells.extend([
                     share(scores.error_rate),
@@ -131,6 +146,76 @@ fn results_csv(rows: &[Row]) -> String {
         cells
     });
     table(&COLUMNS, lines)
+}
+
+/// What runs that differ in nothing but their seed have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub algorithm: String,
+    pub model: String,
+    pub labels_per_class: u32,
+    /// Finished runs.
+    pub runs: usize,
+    /// Runs in all.
+    pub planned: usize,
+    /// Accuracy, precision, recall, F1, error rate over the finished runs; `None` without any.
+    pub scores: Option<[Spread; 5]>,
+}
+
+/// Rows with one setting, in the order in which settings first appear.
+pub(super) fn settings(rows: &[Row]) -> Vec<Setting> {
+    let key = |row: &Row| (row.algorithm.clone(), row.model.clone(), row.labels_per_class);
+    let mut keys = Vec::new();
+    for row in rows {
+        if !keys.contains(&key(row)) {
+            keys.push(key(row));
+        }
+    }
+    let of_key = |wanted: (String, String, u32)| {
+        let own: Vec<&Row> = rows.iter().filter(|row| key(row) == wanted).collect();
+        let scored: Vec<_> = own.iter().filter_map(|row| Some(row.finished()?.scores()?.1)).collect();
+        let spread = |value: fn(&Scores) -> f64| {
+            Spread::of(&scored.iter().map(|scores| value(scores)).collect::<Vec<_>>())
+        };
+        let all = || {
+            Some([
+                spread(|scores| scores.accuracy)?,
+                spread(|scores| scores.macro_present.precision)?,
+                spread(|scores| scores.macro_present.recall)?,
+                spread(|scores| scores.macro_present.f1)?,
+                spread(|scores| scores.error_rate)?,
+            ])
+        };
+        let (algorithm, model, labels_per_class) = wanted;
+        Setting { algorithm, model, labels_per_class, runs: scored.len(), planned: own.len(), scores: all() }
+    };
+    keys.into_iter().map(of_key).collect()
+}
+
+/// The published table II: means and standard deviations over seeds, shares of 1.
+fn table_csv(settings: &[Setting]) -> String {
+    let names = ["accuracy", "precision", "recall", "f1", "error_rate"];
+    let mut columns: Vec<String> =
+        ["algorithm", "model", "labels_per_class", "runs"].map(String::from).to_vec();
+    columns.extend(names.iter().flat_map(|name| [format!("{name}_mean"), format!("{name}_sd")]));
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let lines = settings.iter().map(|setting| {
+        let mut cells = vec![
+            setting.algorithm.clone(),
+            setting.model.clone(),
+            setting.labels_per_class.to_string(),
+            setting.runs.to_string(),
+        ];
+        match &setting.scores {
+            None => cells.extend(std::iter::repeat_n(String::new(), 2 * names.len())),
+            Some(scores) => cells.extend(scores.iter().flat_map(|score| {
+                let deviation = score.deviation.map_or_else(String::new, |value| format!("{value:.6}"));
+                [format!("{:.6}", score.mean), deviation]
+            })),
+        }
+        cells
+    });
+    table(&columns, lines)
 }
 
 /// CSV text with a heading.
