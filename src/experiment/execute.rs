@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use harvest_models::ClassifierConfig;
 use serde::{Deserialize, Serialize};
 
+use super::baseline::{Comparison, PREDICTIONS};
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::config::Resolved;
 use crate::data::{FIT_FILTER, Split};
@@ -38,6 +39,8 @@ pub struct Experiment<'a> {
     pub device: Device,
     /// Where lists, caches and runs are kept.
     pub places: &'a Places,
+    /// A finished run on the same labelled images alone, to compare with in the report.
+    pub baseline: Option<&'a Finished>,
 }
 
 /// What is left of a run for its user; kept in the run folder as `result.json`.
@@ -144,6 +147,7 @@ impl Experiment<'_> {
         bar.finish();
         let outcome = outcome?;
         self.bundle(run.dir(), &outcome)?;
+        self.predictions(run.dir(), &outcome)?;
         self.report(run.dir(), &outcome)?;
         let finished = Finished {
             folder: run.dir().to_owned(),
@@ -178,6 +182,37 @@ impl Experiment<'_> {
         let bundle =
             Bundle::new(self.model.clone(), classes.names().to_vec(), classes.kind(), preprocessing, about);
         Ok(bundle.write(&folder.join("bundle"), &outcome.network)?)
+    }
+
+    /// Image by image, so that runs can be compared on the same images.
+    fn predictions(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let images = &self.dataset.manifest.images;
+        let rows = self.split.test.iter().zip(&outcome.test_predictions).map(|(index, prediction)| {
+            let image = &images[*index as usize];
+            let label = image.label.map_or_else(String::new, |label| label.to_string());
+            [image.path.clone(), label, prediction.to_string()]
+        });
+        let heading = ["image", "label", "prediction"].map(String::from);
+        for row in std::iter::once(heading).chain(rows) {
+            writer.write_record(row).expect("rows of three can be written to memory");
+        }
+        let bytes = writer.into_inner().expect("memory takes what it is given");
+        Ok(atomic_write(&folder.join(PREDICTIONS), &bytes)?)
+    }
+
+    /// The latest finished run of the same plan.
+    ///
+    /// # Errors
+    /// If a run folder cannot be read.
+    pub fn finished(&self) -> Result<Option<Finished>, ExperimentError> {
+        let fingerprint = self.plan().fingerprint();
+        for run in Run::list(&self.places.runs)?.into_iter().rev() {
+            if run.fingerprint()? == fingerprint && matches!(run.state()?, RunState::Done(_)) {
+                return Finished::read(run.dir()).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     fn report(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
@@ -219,6 +254,10 @@ impl Experiment<'_> {
                 ("Unlabelled".into(), self.split.unlabelled.len().to_string()),
                 ("Set aside".into(), images.set_aside.len().to_string()),
             ],
+            verdict: match self.baseline {
+                Some(baseline) => Comparison::of(folder, baseline)?.map(|comparison| comparison.sentence()),
+                None => None,
+            },
             classes: names.to_vec(),
             results,
             charts: standard_charts(&MetricsTable::read(&folder.join("metrics.csv"))?),

@@ -23,6 +23,8 @@ pub struct RunSummary {
     pub model: String,
     /// What else matters at first sight, in order: steps, images, device, time taken.
     pub facts: Vec<(String, String)>,
+    /// A sentence that sums up, such as a comparison with another run.
+    pub verdict: Option<String>,
     /// Class names in class order; classes beyond it are called by their number.
     pub classes: Vec<String>,
     /// How good the model is, the most important first.
@@ -112,6 +114,9 @@ impl RunSummary {
                 put(page, format_args!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)));
             }
             page.push_str("</dl>\n");
+        }
+        if let Some(verdict) = &self.verdict {
+            put(page, format_args!("<p class=\"verdict\">{}</p>\n", escape(verdict)));
         }
         page.push_str("</div></header>\n");
     }
@@ -315,6 +320,7 @@ mod tests {
             algorithm: text(),
             model: text(),
             facts: vec![(text(), text())],
+            verdict: Some(text()),
             classes: vec![text()],
             results: vec![Results { name: text(), note: text(), scores, detailed: true }],
             charts: vec![LineChart {

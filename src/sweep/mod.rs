@@ -91,6 +91,7 @@ impl<'a> Session<'a> {
             split,
             device: self.device.clone(),
             places: &self.places,
+            baseline: None,
         })
     }
 
