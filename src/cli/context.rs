@@ -41,8 +41,27 @@ pub struct ConfigArguments {
     pub quiet: bool,
 }
 
+/// What becomes of earlier runs of the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// A finished one is what is wanted; an unfinished one goes on.
+    Unless,
+    /// A finished one is done again; an unfinished one goes on.
+    Unfinished,
+    /// All are left alone.
+    Anew,
+}
+
+impl Repeat {
+    fn of(fresh: bool) -> Self {
+        if fresh { Self::Anew } else { Self::Unfinished }
+    }
+}
+
 /// A resolved configuration and where it leads.
 pub struct Context {
+    /// The layers they come from.
+    pub sources: Sources,
     /// All settings.
     pub config: Resolved,
     /// The project, if there is one.
@@ -81,6 +100,7 @@ impl ConfigArguments {
         let classes = classes.map(|project| project.classes().for_data()).transpose()?;
         Ok(Context {
             config: resolve(&sources)?,
+            sources,
             project,
             classes,
             progress: Shown::new(self.quiet),
@@ -103,6 +123,11 @@ impl Context {
     /// Scans, splits and trains as configured; tells on standard error what is not used. Goes on with an unfinished run
     /// unless `fresh`.
     pub fn train(&self, fresh: bool) -> anyhow::Result<Finished> {
+        self.train_beside(None, Repeat::of(fresh))
+    }
+
+    /// [`Self::train`], with a comparison with `baseline` in the report.
+    pub fn train_beside(&self, baseline: Option<&Finished>, repeat: Repeat) -> anyhow::Result<Finished> {
         let places = self.places()?;
         let dataset =
             Dataset::load(&self.config, &places, self.classes.as_ref(), &self.progress, &self.stop)?;
@@ -123,9 +148,30 @@ impl Context {
             split: &split,
             device: self.device()?,
             places: &places,
+            baseline,
         };
+        if repeat == Repeat::Unless
+            && let Some(finished) = experiment.finished()?
+        {
+            return Ok(finished);
+        }
         let arguments: Vec<String> = std::env::args().collect();
-        Ok(experiment.execute(fresh, &arguments, &self.progress, &self.stop)?)
+        Ok(experiment.execute(repeat == Repeat::Anew, &arguments, &self.progress, &self.stop)?)
+    }
+
+    /// Trains on the labelled images alone, all else equal; a finished run of the same is taken unless `fresh`.
+    pub fn train_baseline(&self, fresh: bool) -> anyhow::Result<Finished> {
+        let mut sources = self.sources.clone();
+        sources.overrides.push(Override::flag("--with-baseline:", "algorithm.name", "supervised"));
+        let baseline = Self {
+            config: resolve(&sources)?,
+            sources,
+            project: self.project.clone(),
+            classes: self.classes.clone(),
+            progress: Shown::new(self.progress.is_quiet()),
+            stop: self.stop.clone(),
+        };
+        baseline.train_beside(None, if fresh { Repeat::Anew } else { Repeat::Unless })
     }
 
     /// The device asked for.

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::context::{Context, Usage, stop_signal};
+use super::context::{Context, Repeat, Usage, stop_signal};
 use crate::config::{Override, Sources, resolve};
 use crate::demo::leaves::{CLASSES, write_set};
-use crate::experiment::{Finished, Shown};
+use crate::experiment::{Comparison, Finished, Shown};
 
 /// Pictures of each class to train on and to test on, and their side in pixels.
 const TRAIN: usize = 400;
@@ -66,6 +66,7 @@ impl Demo {
             let sources = Sources { recipe: Some(recipe.clone()), overrides, ..Sources::default() };
             Ok(Context {
                 config: resolve(&sources)?,
+                sources,
                 project: None,
                 classes: None,
                 progress: Shown::new(false),
@@ -77,17 +78,16 @@ impl Demo {
         println!("1. {per_class} labelled pictures of each of {} conditions, nothing else", CLASSES.len());
         let few = labels.train(true)?;
         println!("2. the same labels, and {} pictures without", TRAIN * CLASSES.len());
-        let all = context("freematch")?.train(true)?;
+        let all = context("freematch")?.train_beside(Some(&few), Repeat::Anew)?;
 
-        let accuracy = |run: &Finished| run.test.as_ref().map_or(0.0, |scores| 100.0 * scores.accuracy);
+        let accuracy =
+            |run: &Finished| run.test.as_ref().map_or_else(String::new, |scores| scores.accuracy_text());
         println!("\n{:34} accuracy on {} unseen pictures", "", TEST * CLASSES.len());
-        println!("{:34} {:6.2} %   {}", "labelled pictures alone", accuracy(&few), few.folder.display());
-        println!(
-            "{:34} {:6.2} %   {}",
-            "with the unlabelled (FreeMatch)",
-            accuracy(&all),
-            all.folder.display()
-        );
+        println!("{:34} {:22}   {}", "labelled pictures alone", accuracy(&few), few.folder.display());
+        println!("{:34} {:22}   {}", "with the unlabelled (FreeMatch)", accuracy(&all), all.folder.display());
+        if let Some(comparison) = Comparison::of(&all.folder, &few)? {
+            println!("\n{}", comparison.sentence());
+        }
         println!(
             "\n{:.0} s in all. Open {} in a browser.",
             started.elapsed().as_secs_f64(),

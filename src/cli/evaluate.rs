@@ -45,7 +45,7 @@ impl Evaluate {
 
 fn print(set: &str, scores: &Scores, classes: &[String]) {
     println!("{} {set} images", scores.samples);
-    println!("error rate {:.2} %, accuracy {:.2} %", 100.0 * scores.error_rate, 100.0 * scores.accuracy);
+    println!("error rate {:.1} %, accuracy {}", 100.0 * scores.error_rate, scores.accuracy_text());
     let average = &scores.macro_present;
     println!(
         "macro precision {:.4}, recall {:.4}, F1 {:.4}\n",

@@ -12,6 +12,7 @@ mod label;
 mod labels;
 mod predict;
 mod scan;
+mod sweep;
 mod train;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Verb {
     Label(label::LabelVerb),
     /// Train a classifier on few labels and all images.
     Train(train::Train),
+    /// Compare algorithms over labels per class and seeds; tables and figures of all runs.
+    Sweep(sweep::SweepVerb),
     /// Show how good a finished run's model is.
     Evaluate(evaluate::Evaluate),
     /// Classify new images.
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
         Verb::Scan(verb) => verb.run(),
         Verb::Label(verb) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Sweep(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Predict(verb) => verb.run(),
         Verb::Labels(verb) => verb.run(),

@@ -2,8 +2,10 @@
 
 use clap::Args;
 
-use super::context::ConfigArguments;
+use super::context::{ConfigArguments, Repeat, Usage};
+use crate::algorithms::AlgorithmName;
 use crate::config::Override;
+use crate::experiment::{Comparison, Finished};
 
 /// Train a classifier on few labels and all images.
 ///
@@ -15,6 +17,9 @@ pub struct Train {
     /// Begin anew, even if the same run is there unfinished.
     #[arg(long)]
     fresh: bool,
+    /// Train on the labelled images alone too, and tell whether the unlabelled ones helped.
+    #[arg(long)]
+    with_baseline: bool,
     /// freematch, fixmatch or supervised.
     #[arg(long)]
     algorithm: Option<String>,
@@ -35,10 +40,26 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> anyhow::Result<()> {
         let context = self.config.resolve(self.overrides())?;
-        let finished = context.train(self.fresh)?;
-        println!("{}", finished.summary());
-        println!("report: {}", finished.folder.join("report.html").display());
-        println!("model:  {}", finished.folder.join("bundle").display());
+        if !self.with_baseline {
+            tell(&context.train(self.fresh)?);
+            return Ok(());
+        }
+        if context.config.value.algorithm.name == AlgorithmName::Supervised {
+            return Err(Usage(
+                "--with-baseline: supervised is the baseline itself; choose another --algorithm".into(),
+            )
+            .into());
+        }
+        // First, so that the run's own report can compare.
+        let baseline = context.train_baseline(self.fresh)?;
+        println!("baseline: {} ({})", baseline.summary(), baseline.folder.display());
+        let repeat = if self.fresh { Repeat::Anew } else { Repeat::Unfinished };
+        let finished = context.train_beside(Some(&baseline), repeat)?;
+        tell(&finished);
+        match Comparison::of(&finished.folder, &baseline)? {
+            Some(comparison) => println!("{}", comparison.sentence()),
+            None => println!("There are no test images to compare on; see `data.test_fraction`."),
+        }
         Ok(())
     }
 
@@ -61,4 +82,10 @@ impl Train {
         .flatten()
         .collect()
     }
+}
+
+fn tell(finished: &Finished) {
+    println!("{}", finished.summary());
+    println!("report: {}", finished.folder.join("report.html").display());
+    println!("model:  {}", finished.folder.join("bundle").display());
 }

@@ -66,17 +66,26 @@ impl Tables<'_> {
 
 /// Reads a file.
 pub(super) fn read_file(schema: &Schema, path: &Path, tables: Tables<'_>) -> Result<Values, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-    read_text(schema, &text, path, tables)
+    read_text(schema, &text_of(path)?, path, tables, &[])
+}
+
+/// Reads one table inside a file, `within` from the outside in, as if its content were the whole file; nothing if the
+/// file has no such table.
+pub(super) fn read_table(schema: &Schema, path: &Path, within: &[&str]) -> Result<Values, ConfigError> {
+    read_text(schema, &text_of(path)?, path, Tables::All, within)
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })
 }
 
 /// Reads the text of a file; relative paths in it are taken from the folder of `path`.
-pub(super) fn read_text(
+fn read_text(
     schema: &Schema,
     text: &str,
     path: &Path,
     tables: Tables<'_>,
+    within: &[&str],
 ) -> Result<Values, ConfigError> {
     let place = |offset: usize| Origin::File {
         path: path.to_path_buf(),
@@ -86,8 +95,15 @@ pub(super) fn read_text(
         origin: place(error.span().map_or(0, |span| span.start)),
         message: error.message().trim().replace('\n', ", "),
     };
-    let spans = DeTable::parse(text).map_err(syntax)?;
-    let values: toml::Table = toml::from_str(text).map_err(syntax)?;
+    let parsed = DeTable::parse(text).map_err(syntax)?;
+    let whole: toml::Table = toml::from_str(text).map_err(syntax)?;
+    let (mut spans, mut values) = (parsed.get_ref(), &whole);
+    for name in within {
+        match (spans.get(*name).map(|value| value.get_ref()), values.get(*name)) {
+            (Some(DeValue::Table(inner)), Some(Value::Table(table))) => (spans, values) = (inner, table),
+            _ => return Ok(Values::new()),
+        }
+    }
     let base = std::path::absolute(path).ok();
     let mut reader = Reader {
         schema,
@@ -95,7 +111,7 @@ pub(super) fn read_text(
         base: base.as_deref().and_then(Path::parent).unwrap_or(Path::new("")),
         values: Values::new(),
     };
-    for (key, value) in spans.get_ref() {
+    for (key, value) in spans {
         if tables.passes_over(key.get_ref()) {
             continue;
         }

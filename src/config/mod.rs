@@ -6,7 +6,7 @@
 //! 2. the site's file, `/etc/harvest/harvest.toml`
 //! 3. the user's file, `$XDG_CONFIG_HOME/harvest/harvest.toml` (`~/.config/harvest/harvest.toml`)
 //! 4. the project's `harvest.toml`; its tables `project` and `classes` belong to [`crate::project`]
-//! 5. a recipe, `--config FILE`
+//! 5. a recipe, `--config FILE`; or a sweep's file over the recipe it names, see [`crate::sweep`]
 //! 6. the environment: `HARVEST_TRAINING__LR=3e-4` says `training.lr`; two underscores part the names
 //! 7. the command line: `--set training.lr=3e-4`, and flags that stand for a key
 //!
@@ -24,7 +24,9 @@ mod suggest;
 pub use crate::bounds::Invalid;
 pub use error::{ConfigError, Origin};
 pub use layers::{Override, Tables, variable_name};
-pub use resolve::{Document, Entry, PROJECT_TABLES, Resolved, Sources, read_document, resolve};
+pub use resolve::{
+    Document, Entry, PROJECT_TABLES, Resolved, SWEEP_TABLES, Sources, SweepLayer, read_document, resolve,
+};
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
     Config, ConfigPath, DataConfig, ModelConfig, OptimizerName, Precision, RunConfig, SourceKind, Switch,

@@ -9,13 +9,25 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
-use super::layers::{Override, Tables, Values, read_environment, read_file, read_overrides};
+use super::layers::{Override, Tables, Values, read_environment, read_file, read_overrides, read_table};
 use super::schema::{Kind, Schema};
 use super::sections::Config;
 use crate::bounds::Invalid;
 
 /// Tables of a project's file that are not configuration.
 pub const PROJECT_TABLES: [&str; 2] = ["project", "classes"];
+
+/// What a sweep's file says beyond a recipe's tables; see [`crate::sweep`].
+pub const SWEEP_TABLES: [&str; 2] = ["recipe", "sweep"];
+
+/// A sweep's file as a layer.
+#[derive(Debug, Clone)]
+pub struct SweepLayer {
+    /// The file: a recipe's tables, and [`SWEEP_TABLES`].
+    pub file: PathBuf,
+    /// The algorithm whose table in `sweep.overrides` counts too.
+    pub algorithm: &'static str,
+}
 
 /// Where the layers are to be found. Empty by default: nothing but the built-in values.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +40,8 @@ pub struct Sources {
     pub project: Option<PathBuf>,
     /// The file of `--config`.
     pub recipe: Option<PathBuf>,
+    /// The file of a sweep, over the recipe it builds on.
+    pub sweep: Option<SweepLayer>,
     /// Variables; those that do not begin with `HARVEST_` are passed over.
     pub environment: Vec<(String, String)>,
     /// In the order of the command line.
@@ -68,6 +82,10 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
     }
     if let Some(path) = &sources.recipe {
         values.extend(read_file(&schema, path, Tables::All)?);
+    }
+    if let Some(SweepLayer { file, algorithm }) = &sources.sweep {
+        values.extend(read_file(&schema, file, Tables::Except(&SWEEP_TABLES))?);
+        values.extend(read_table(&schema, file, &["sweep", "overrides", algorithm])?);
     }
     values.extend(read_environment(&schema, &sources.environment)?);
     values.extend(read_overrides(&schema, &sources.overrides)?);

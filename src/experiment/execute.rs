@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use harvest_models::ClassifierConfig;
+use serde::{Deserialize, Serialize};
 
+use super::baseline::{Comparison, PREDICTIONS};
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::config::Resolved;
 use crate::data::{FIT_FILTER, Split};
@@ -14,11 +16,14 @@ use crate::device;
 use crate::files::{WriteError, atomic_write};
 use crate::inference::{Bundle, Preprocessing};
 use crate::metrics::Scores;
-use crate::project::{Input, Run, RunPlan};
+use crate::project::{Input, Run, RunPlan, RunState};
 use crate::report::{
     ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
 };
 use crate::training::{Job, Outcome, TrainError, train};
+
+/// File of a run folder that holds a [`Finished`].
+const RESULT: &str = "result.json";
 
 /// Everything a run needs, checked before its first step.
 pub struct Experiment<'a> {
@@ -34,12 +39,15 @@ pub struct Experiment<'a> {
     pub device: Device,
     /// Where lists, caches and runs are kept.
     pub places: &'a Places,
+    /// A finished run on the same labelled images alone, to compare with in the report.
+    pub baseline: Option<&'a Finished>,
 }
 
-/// What is left of a run for its user.
-#[derive(Debug)]
+/// What is left of a run for its user; kept in the run folder as `result.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finished {
     /// Its folder.
+    #[serde(skip)]
     pub folder: PathBuf,
     /// Scores on the evaluation images, if there are any.
     pub evaluation: Option<Scores>,
@@ -86,7 +94,7 @@ impl Experiment<'_> {
         progress: &Shown,
         stop: &AtomicBool,
     ) -> Result<Finished, ExperimentError> {
-        let plan = RunPlan::new(self.config, self.inputs()?);
+        let plan = self.plan();
         let unfinished =
             if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
         let mut run = match unfinished {
@@ -103,17 +111,22 @@ impl Experiment<'_> {
         result
     }
 
+    /// What is to be done; its fingerprint finds earlier runs of the same.
+    pub fn plan(&self) -> RunPlan {
+        RunPlan::new(self.config, self.inputs())
+    }
+
     /// What the run is frozen with: a job reads only this and the images.
-    fn inputs(&self) -> Result<Vec<Input>, ExperimentError> {
+    fn inputs(&self) -> Vec<Input> {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
-        Ok(vec![
+        vec![
             Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
             Input {
                 name: "classes.json".into(),
                 bytes: json(serde_json::to_vec_pretty(&self.dataset.classes)),
             },
             Input { name: "split.json".into(), bytes: json(serde_json::to_vec(self.split)) },
-        ])
+        ]
     }
 
     fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
@@ -134,14 +147,18 @@ impl Experiment<'_> {
         bar.finish();
         let outcome = outcome?;
         self.bundle(run.dir(), &outcome)?;
+        self.predictions(run.dir(), &outcome)?;
         self.report(run.dir(), &outcome)?;
-        Ok(Finished {
+        let finished = Finished {
             folder: run.dir().to_owned(),
             evaluation: outcome.evaluation,
             test: outcome.test,
             seconds: outcome.seconds,
             steps: outcome.steps,
-        })
+        };
+        let json = serde_json::to_vec_pretty(&finished).expect("scores and times are plain data");
+        atomic_write(&run.path(RESULT), &json)?;
+        Ok(finished)
     }
 
     fn bundle(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
@@ -165,6 +182,37 @@ impl Experiment<'_> {
         let bundle =
             Bundle::new(self.model.clone(), classes.names().to_vec(), classes.kind(), preprocessing, about);
         Ok(bundle.write(&folder.join("bundle"), &outcome.network)?)
+    }
+
+    /// Image by image, so that runs can be compared on the same images.
+    fn predictions(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let images = &self.dataset.manifest.images;
+        let rows = self.split.test.iter().zip(&outcome.test_predictions).map(|(index, prediction)| {
+            let image = &images[*index as usize];
+            let label = image.label.map_or_else(String::new, |label| label.to_string());
+            [image.path.clone(), label, prediction.to_string()]
+        });
+        let heading = ["image", "label", "prediction"].map(String::from);
+        for row in std::iter::once(heading).chain(rows) {
+            writer.write_record(row).expect("rows of three can be written to memory");
+        }
+        let bytes = writer.into_inner().expect("memory takes what it is given");
+        Ok(atomic_write(&folder.join(PREDICTIONS), &bytes)?)
+    }
+
+    /// The latest finished run of the same plan.
+    ///
+    /// # Errors
+    /// If a run folder cannot be read.
+    pub fn finished(&self) -> Result<Option<Finished>, ExperimentError> {
+        let fingerprint = self.plan().fingerprint();
+        for run in Run::list(&self.places.runs)?.into_iter().rev() {
+            if run.fingerprint()? == fingerprint && matches!(run.state()?, RunState::Done(_)) {
+                return Finished::read(run.dir()).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     fn report(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
@@ -206,6 +254,10 @@ impl Experiment<'_> {
                 ("Unlabelled".into(), self.split.unlabelled.len().to_string()),
                 ("Set aside".into(), images.set_aside.len().to_string()),
             ],
+            verdict: match self.baseline {
+                Some(baseline) => Comparison::of(folder, baseline)?.map(|comparison| comparison.sentence()),
+                None => None,
+            },
             classes: names.to_vec(),
             results,
             charts: standard_charts(&MetricsTable::read(&folder.join("metrics.csv"))?),
@@ -231,13 +283,34 @@ impl Experiment<'_> {
 }
 
 impl Finished {
+    /// Reads it back from a run folder.
+    ///
+    /// # Errors
+    /// If the run is not at its end, or the file is damaged.
+    pub fn read(folder: &Path) -> Result<Self, ExperimentError> {
+        let run = Run::open(folder)?;
+        if !matches!(run.state()?, RunState::Done(_)) {
+            return Err(ExperimentError::Unfinished { path: folder.to_owned() });
+        }
+        let path = run.path(RESULT);
+        let damaged = |reason: String| ExperimentError::Damaged { path: path.clone(), reason };
+        let bytes = std::fs::read(&path).map_err(|error| damaged(error.to_string()))?;
+        let read: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        Ok(Self { folder: folder.to_owned(), ..read })
+    }
+
+    /// The scores that count: on the test images, else on the evaluation images; with the name of the images.
+    pub fn scores(&self) -> Option<(&'static str, &Scores)> {
+        let test = self.test.as_ref().map(|scores| ("test", scores));
+        test.or_else(|| self.evaluation.as_ref().map(|scores| ("evaluation", scores)))
+    }
+
     /// A sentence for `DONE` and the terminal.
     pub fn summary(&self) -> String {
         let mut parts = vec![format!("{} steps in {:.1} s", self.steps, self.seconds)];
         for (name, scores) in [("evaluation", &self.evaluation), ("test", &self.test)] {
             if let Some(scores) = scores {
-                let right = 100.0 * scores.accuracy;
-                parts.push(format!("{right:.2} % of {} {name} images right", scores.samples));
+                parts.push(format!("{} of {} {name} images right", scores.accuracy_text(), scores.samples));
             }
         }
         parts.join(", ")

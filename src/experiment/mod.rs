@@ -4,6 +4,7 @@
 //! Config ──Dataset::load──▶ images, labels ──split──▶ run folder ──execute──▶ report, bundle, DONE
 //! ```
 
+mod baseline;
 mod dataset;
 mod execute;
 mod finished;
@@ -11,6 +12,7 @@ mod progress;
 
 use std::path::PathBuf;
 
+pub use baseline::Comparison;
 pub use dataset::{Dataset, Places};
 pub use execute::{Experiment, Finished, network_config};
 pub use finished::FinishedRun;

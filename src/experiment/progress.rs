@@ -18,6 +18,11 @@ impl Shown {
         Self { quiet, current: Mutex::default() }
     }
 
+    /// Whether nothing is shown.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// A display for one piece of work of `total` units.
     pub fn begin(&self, label: &str, total: u64) -> Progress {
         if self.quiet { Progress::hidden() } else { Progress::new(label, total) }

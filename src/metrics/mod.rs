@@ -15,10 +15,14 @@
 //! ```
 
 mod confusion;
+mod interval;
+mod paired;
 mod scores;
 mod tally;
 
 pub use confusion::Confusion;
+pub use interval::{Interval, wilson};
+pub use paired::{Paired, Verdict};
 pub use scores::{ClassScores, Macro, Scores, TopK};
 pub use tally::{Tally, argmax};
 

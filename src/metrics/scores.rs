@@ -1,7 +1,7 @@
 //! Scores drawn from confusion counts.
 
 use super::confusion::ratio;
-use super::{Confusion, MetricsError};
+use super::{Confusion, Interval, MetricsError, wilson};
 use serde::{Deserialize, Serialize};
 
 /// How good one set of predictions is. Every share lies in 0..=1; without samples all are 0.
@@ -97,6 +97,17 @@ impl Scores {
             per_class,
             confusion,
         }
+    }
+
+    /// Where the accuracy on further images of the same kind lies, with 95 % confidence.
+    pub fn accuracy_interval(&self) -> Interval {
+        wilson(self.confusion.correct(), self.samples)
+    }
+
+    /// The accuracy as people read it: "72.9 % (72.0 to 73.8)".
+    pub fn accuracy_text(&self) -> String {
+        let Interval { low, high } = self.accuracy_interval();
+        format!("{:.1} % ({:.1} to {:.1})", 100.0 * self.accuracy, 100.0 * low, 100.0 * high)
     }
 
     /// Top-k accuracy, if that k was asked for.

@@ -4,7 +4,7 @@ use super::charts::LineChart;
 use super::confusion_chart::confusion_svg;
 use super::progress::thousands;
 use super::svg::escape;
-use crate::metrics::{Macro, Scores};
+use crate::metrics::{Interval, Macro, Scores};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -23,6 +23,8 @@ pub struct RunSummary {
     pub model: String,
     /// What else matters at first sight, in order: steps, images, device, time taken.
     pub facts: Vec<(String, String)>,
+    /// A sentence that sums up, such as a comparison with another run.
+    pub verdict: Option<String>,
     /// Class names in class order; classes beyond it are called by their number.
     pub classes: Vec<String>,
     /// How good the model is, the most important first.
@@ -82,14 +84,7 @@ impl RunSummary {
 
     /// The page as HTML text.
     pub fn to_html(&self) -> String {
-        let title = escape(&self.title);
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-             <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n",
-            include_str!("report.css")
-        );
+        let mut page = String::new();
         self.header(&mut page);
         page += "<main>\n";
         self.results(&mut page);
@@ -100,13 +95,8 @@ impl RunSummary {
         }
         self.set_aside(&mut page);
         self.configuration(&mut page);
-        let written = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string();
-        let version = env!("CARGO_PKG_VERSION");
-        page += &format!(
-            "</main>\n<footer>HARVEST {version}, written {}</footer>\n</body>\n</html>\n",
-            escape(&written)
-        );
-        page
+        page += "</main>\n";
+        self::page(&self.title, &page)
     }
 
     fn header(&self, page: &mut String) {
@@ -125,6 +115,9 @@ impl RunSummary {
             }
             page.push_str("</dl>\n");
         }
+        if let Some(verdict) = &self.verdict {
+            put(page, format_args!("<p class=\"verdict\">{}</p>\n", escape(verdict)));
+        }
         page.push_str("</div></header>\n");
     }
 
@@ -134,11 +127,13 @@ impl RunSummary {
         }
         page.push_str("<section class=\"grid\">\n");
         for Results { name, note, scores, .. } in &self.results {
+            let Interval { low, high } = scores.accuracy_interval();
+            let interval = format!(", 95 % interval {:.1} to {:.1}", 100.0 * low, 100.0 * high);
             put(
                 page,
                 format_args!(
                     "<div class=\"card result\"><h3>{}</h3><p class=\"note\">{}</p>\n\
-                 <p class=\"big\">{} <small>accuracy</small></p>\n<dl>",
+                 <p class=\"big\">{} <small>accuracy{interval}</small></p>\n<dl>",
                     escape(name),
                     escape(note),
                     percent(scores.accuracy),
@@ -277,6 +272,20 @@ impl RunSummary {
     }
 }
 
+/// A page in the look of all reports that asks for nothing from elsewhere. `body` is HTML.
+pub fn page(title: &str, body: &str) -> String {
+    let (title, version) = (escape(title), env!("CARGO_PKG_VERSION"));
+    let written = escape(&jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string());
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n{body}\
+         <footer>HARVEST {version}, written {written}</footer>\n</body>\n</html>\n",
+        include_str!("report.css")
+    )
+}
+
 /// Temporary files are private to their maker; a report is for everyone the run folder is for.
 #[cfg(unix)]
 fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
@@ -311,6 +320,7 @@ mod tests {
             algorithm: text(),
             model: text(),
             facts: vec![(text(), text())],
+            verdict: Some(text()),
             classes: vec![text()],
             results: vec![Results { name: text(), note: text(), scores, detailed: true }],
             charts: vec![LineChart {

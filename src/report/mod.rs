@@ -6,6 +6,7 @@
 //! - [`Progress`] shows how far long work is, on a terminal and off it.
 
 mod charts;
+mod comparison_charts;
 mod confusion_chart;
 mod events;
 mod html;
@@ -14,8 +15,10 @@ mod progress;
 mod svg;
 
 pub use charts::{LineChart, Series, standard_charts};
+pub use comparison_charts::{Compared, Comparison, Spread};
 pub use confusion_chart::confusion_svg;
 pub use events::EventWriter;
-pub use html::{ConfigurationRow, Results, RunSummary, SetAsideRow};
+pub use html::{ConfigurationRow, Results, RunSummary, SetAsideRow, page};
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
-pub use progress::Progress;
+pub use progress::{Progress, duration};
+pub use svg::escape;

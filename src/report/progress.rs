@@ -235,7 +235,7 @@ pub(super) fn thousands(number: u64) -> String {
 }
 
 /// Two units at most: "4 s", "2 min 5 s", "3 h 20 min", "2 d 4 h".
-fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -13,7 +13,7 @@ mod session;
 mod trainer;
 
 pub use ema::Ema;
-pub use evaluation::evaluate;
+pub use evaluation::{evaluate, evaluate_each};
 pub use loader::{HostBatch, Loader};
 pub use network::StepNetwork;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError};

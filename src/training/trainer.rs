@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use harvest_models::{Classifier, ClassifierConfig, ConfigError, WeightsError};
 
 use super::checkpoint::{CheckpointError, Checkpoints};
-use super::evaluation::evaluate;
+use super::evaluation::evaluate_each;
 use super::loader::Loader;
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
 use super::session::{Scalars, Session, Setup};
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub evaluation: Option<Scores>,
     /// Scores of `network` on the test images, if there are any.
     pub test: Option<Scores>,
+    /// Class `network` predicts for each test image, in the split's order.
+    pub test_predictions: Vec<u16>,
 }
 
 /// Why training stopped before its end.
@@ -158,9 +160,13 @@ impl Job<'_> {
     }
 
     fn scores(&self, network: &Classifier, indices: &[u32]) -> Option<Scores> {
+        Some(self.scores_of_each(network, indices)?.0)
+    }
+
+    fn scores_of_each(&self, network: &Classifier, indices: &[u32]) -> Option<(Scores, Vec<u16>)> {
         let (classes, normalisation) = (self.model.classes(), &self.config.views.normalisation);
         (!indices.is_empty())
-            .then(|| evaluate(network, self.cache, indices, self.labels, classes, normalisation))
+            .then(|| evaluate_each(network, self.cache, indices, self.labels, classes, normalisation))
     }
 }
 
@@ -248,12 +254,14 @@ pub fn train(
     let kept = checkpoints.best(&kind)?;
     let mut network = job.model.blank(&job.device)?;
     network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
+    let (test, test_predictions) = job.scores_of_each(&network, &job.split.test).unzip();
     Ok(Outcome {
         taken_at: kept.progress.step,
         steps: total,
         seconds: earlier + started.elapsed().as_secs_f64(),
         evaluation: job.scores(&network, &job.split.evaluation),
-        test: job.scores(&network, &job.split.test),
+        test,
+        test_predictions: test_predictions.unwrap_or_default(),
         network,
     })
 }
