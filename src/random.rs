@@ -24,6 +24,8 @@ pub enum Purpose {
     Network = 6,
     /// Generated pictures of the demo.
     Demo = 7,
+    /// Which images of a step are blended, and how much.
+    Mix = 8,
 }
 
 /// The stream for `purpose` and up to three further coordinates, such as epoch, image and view.

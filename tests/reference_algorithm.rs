@@ -120,7 +120,8 @@ fn config(name: AlgorithmName, settings: &Value) -> AlgorithmConfig {
                 unsup_warm_up: number(settings, "unsup_warm_up"),
             }
         }
-        AlgorithmName::Supervised => {}
+        // MixMatch is compared in `reference_mixing`.
+        AlgorithmName::Supervised | AlgorithmName::MixMatch => {}
     }
     config
 }

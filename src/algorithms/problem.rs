@@ -17,6 +17,8 @@ pub struct Problem {
     pub labelled_per_class: Vec<usize>,
     /// Steps of the whole run.
     pub total_steps: u64,
+    /// Seed of the run, for an algorithm's own draws ([`crate::random::stream`]).
+    pub seed: u64,
     /// Where the algorithm keeps its state.
     pub device: Device,
 }
@@ -25,7 +27,7 @@ impl Problem {
     /// For measurements and tests without a data set: one labelled image of each class, `unlabelled` others.
     pub fn bare(classes: usize, unlabelled: usize, total_steps: u64, device: &Device) -> Self {
         let (images, labelled_per_class) = (classes + unlabelled, vec![1; classes]);
-        Self { classes, images, unlabelled, labelled_per_class, total_steps, device: device.clone() }
+        Self { classes, images, unlabelled, labelled_per_class, total_steps, seed: 0, device: device.clone() }
     }
 
     /// How much of a running average is kept each step, unless a recipe says so: the average looks back over a 50th of

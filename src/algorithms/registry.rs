@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AdaMatch, AdaMatchConfig, FixMatch, FixMatchConfig, FlexMatch, FlexMatchConfig, FreeMatch,
-    FreeMatchConfig, PseudoLabel, PseudoLabelConfig, SoftMatch, SoftMatchConfig, Supervised,
-    SupervisedConfig, Uda, UdaConfig,
+    FreeMatchConfig, MixMatch, MixMatchConfig, PseudoLabel, PseudoLabelConfig, SoftMatch, SoftMatchConfig,
+    Supervised, SupervisedConfig, Uda, UdaConfig,
 };
 use super::{Algorithm, AlgorithmBuilder, Problem};
 use crate::bounds::Invalid;
@@ -88,6 +88,8 @@ algorithms! {
     Uda, uda: UdaConfig => |config, _problem| Uda::new(config);
     /// The network's own confident predictions, without strong views.
     PseudoLabel, pseudolabel: PseudoLabelConfig => |config, _problem| PseudoLabel::new(config);
+    /// Guessed and known labels, blended with their images.
+    MixMatch, mixmatch: MixMatchConfig => |config, problem| MixMatch::new(config, problem);
     /// Labelled images only.
     Supervised, supervised: SupervisedConfig => |config, _problem| {
         let SupervisedConfig {} = config;

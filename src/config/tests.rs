@@ -58,6 +58,7 @@ fn later_layers_win_and_every_value_knows_its_origin() {
     ]);
     let path = |name: &str| Some(folder.path().join(name));
     let mut sources = Sources {
+        sweep: None,
         site: path("site.toml"),
         user: path("user.toml"),
         project: path("project.toml"),
@@ -306,5 +307,8 @@ fn every_value_is_shown_with_its_origin() {
     assert!(line("training.lr ").ends_with("# --set training.lr=3e-4"));
     assert!(line("training.lr ").starts_with("training.lr = 0.0003 "), "{text}");
     assert!(line("data.root ").starts_with("data.root is unset "));
-    assert!(line("algorithm.freematch.decay").starts_with("algorithm.freematch.decay = 0.999 "), "{text}");
+    assert!(
+        line("algorithm.fixmatch.threshold").starts_with("algorithm.fixmatch.threshold = 0.95 "),
+        "{text}"
+    );
 }

@@ -126,6 +126,7 @@ impl Job<'_> {
             unlabelled: self.split.unlabelled.len(),
             labelled_per_class,
             total_steps: self.total_steps(),
+            seed: self.config.training.seed,
             device: self.device.clone(),
         }
     }

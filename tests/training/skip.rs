@@ -158,7 +158,7 @@ fn freematch(
     strong: Tensor<2>,
     weak: &[Vec<f64>],
 ) -> (Tensor<1>, usize) {
-    let (decay, uniform) = (f64::from(problem().decay()), 1.0 / CLASSES as f64);
+    let (decay, uniform) = (f64::from(config.decay.expect("set by these tests")), 1.0 / CLASSES as f64);
     let q: Vec<Vec<f64>> = weak.iter().map(|logits| probabilities(logits, 1.0)).collect();
     let mean = |of: &dyn Fn(&Vec<f64>) -> f64| q.iter().map(of).sum::<f64>() / q.len() as f64;
     let threshold = decay * threshold + (1.0 - decay) * mean(&|q| largest(q).0);
@@ -311,6 +311,7 @@ fn freematch_agrees(what: &str, model: &ClassifierConfig) {
         for hard_labels in [true, false] {
             // A weight at which a wrong fairness term would show.
             let config = FreeMatchConfig {
+                decay: Some(0.999),
                 hard_labels,
                 unlabelled_weight: 1.5,
                 fairness_weight: 0.5,

@@ -181,6 +181,7 @@ impl Recipe {
                 unlabelled: CLASSES * EACH as usize,
                 labelled_per_class: vec![5; CLASSES],
                 total_steps: self.config.training.steps.expect("chosen above").into(),
+                seed: self.config.training.seed,
                 device: Device::flex(),
             },
             objective: Objective::default(),
