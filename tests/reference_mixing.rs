@@ -41,29 +41,28 @@ fn reference_algorithm_mixmatch() {
     let cases = index["mixmatch"]["cases"].as_object().expect("cases");
     assert!(!cases.is_empty());
     for (case, facts) in cases {
-        let group = case.split('/').next().expect("class group");
         let count = |key: &str| facts[key].as_u64().expect(key) as usize;
         let setting = |key: &str| facts["hyperparameters"][key].as_f64().expect(key) as f32;
         let device = Device::flex().autodiff();
         let constant = |name: &str| {
-            let (shape, values) = vectors.floats(&format!("{group}/in/{name}"));
+            let (shape, values) = vectors.floats(&format!("{case}/in/{name}"));
             TensorData::new(values, shape)
         };
         for t in 0..count("iterations") {
             let images = |name: &str, rows: &str| {
-                let values = vectors.floats_at(&format!("{group}/in/{name}"), t);
+                let values = vectors.floats_at(&format!("{case}/in/{name}"), t);
                 let shape = [count(rows), count("feature_dim"), 1, 1];
                 Tensor::<4>::from_data(TensorData::new(values, shape), &device)
             };
-            let labels = vectors.integers_at(&format!("{group}/in/y_lb"), t);
+            let labels = vectors.integers_at(&format!("{case}/in/y_lb"), t);
             let network = Linear {
                 weight: Tensor::from_data(constant("weight"), &device).require_grad(),
                 bias: Tensor::from_data(constant("bias"), &device).require_grad(),
             };
             let mix = Mix {
-                lambda: vectors.floats(&format!("{group}/in/mix_lambda")).1[t],
+                lambda: vectors.floats(&format!("{case}/in/mix_lambda")).1[t],
                 partners: vectors
-                    .integers_at(&format!("{group}/in/mix_permutation"), t)
+                    .integers_at(&format!("{case}/in/mix_permutation"), t)
                     .into_iter()
                     .map(|row| i32::try_from(row).expect("a row"))
                     .collect(),
