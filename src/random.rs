@@ -26,6 +26,8 @@ pub enum Purpose {
     Demo = 7,
     /// Which images of a step are blended, and how much.
     Mix = 8,
+    /// Quarter turns of a pretext task.
+    Turn = 9,
 }
 
 /// The stream for `purpose` and up to three further coordinates, such as epoch, image and view.

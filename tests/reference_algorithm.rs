@@ -121,7 +121,10 @@ fn config(name: AlgorithmName, settings: &Value) -> AlgorithmConfig {
             }
         }
         // MixMatch is compared in `reference_mixing`.
-        AlgorithmName::Supervised | AlgorithmName::MixMatch => {}
+        AlgorithmName::Supervised
+        | AlgorithmName::MixMatch
+        | AlgorithmName::ReMixMatch
+        | AlgorithmName::MeanTeacher => {}
     }
     config
 }

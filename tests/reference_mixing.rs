@@ -5,7 +5,10 @@
 mod support;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use harvest::algorithms::{Algorithm, Mix, MixMatch, MixMatchConfig, Network, Objective, SslBatch, Targets};
+use harvest::algorithms::{
+    Algorithm, Mix, MixMatch, MixMatchConfig, Network, Objective, Problem, ReMixMatch, ReMixMatchConfig,
+    SslBatch, StepLoss, Targets,
+};
 use support::{Vectors, assert_close, json};
 
 /// Tolerances of the reference for losses, and for gradients of weights: absolute, relative.
@@ -15,15 +18,26 @@ const GRADIENT: (f32, f32) = (1e-5, 2e-4);
 struct Linear {
     weight: Tensor<2>,
     bias: Tensor<1>,
+    /// Weights and biases of the four outputs that tell turns, for ReMixMatch.
+    turns: Option<(Tensor<2>, Tensor<1>)>,
+}
+
+/// `x W^T + b` for images `[N, D, 1, 1]`.
+fn affine(images: Tensor<4>, weight: &Tensor<2>, bias: &Tensor<1>) -> Tensor<2> {
+    let x = images.flatten::<3>(2, 3).squeeze_dim::<2>(2);
+    x.matmul(weight.clone().transpose()) + bias.clone().unsqueeze_dim(0)
 }
 
 impl Network for Linear {
     fn student(&self, images: Tensor<4>, _rows: &[u64]) -> Tensor<2> {
-        let x = images.flatten::<3>(2, 3).squeeze_dim::<2>(2);
-        x.matmul(self.weight.clone().transpose()) + self.bias.clone().unsqueeze_dim(0)
+        affine(images, &self.weight, &self.bias)
     }
     fn teacher(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
         self.student(images, rows).inner()
+    }
+    fn auxiliary(&self, images: Tensor<4>, _rows: &[u64]) -> Tensor<2> {
+        let (weight, bias) = self.turns.as_ref().expect("weights to tell turns by");
+        affine(images, weight, bias)
     }
     fn rows_are_independent(&self) -> bool {
         true
@@ -34,82 +48,172 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-#[test]
-fn reference_algorithm_mixmatch() {
-    let index = json("algorithms/index.json");
-    let vectors = Vectors::read("algorithms/mixmatch.safetensors");
-    let cases = index["mixmatch"]["cases"].as_object().expect("cases");
-    assert!(!cases.is_empty());
-    for (case, facts) in cases {
-        let count = |key: &str| facts[key].as_u64().expect(key) as usize;
-        let setting = |key: &str| facts["hyperparameters"][key].as_f64().expect(key) as f32;
-        let device = Device::flex().autodiff();
-        let constant = |name: &str| {
-            let (shape, values) = vectors.floats(&format!("{case}/in/{name}"));
-            TensorData::new(values, shape)
-        };
-        for t in 0..count("iterations") {
-            let images = |name: &str, rows: &str| {
-                let values = vectors.floats_at(&format!("{case}/in/{name}"), t);
-                let shape = [count(rows), count("feature_dim"), 1, 1];
-                Tensor::<4>::from_data(TensorData::new(values, shape), &device)
-            };
-            let labels = vectors.integers_at(&format!("{case}/in/y_lb"), t);
-            let network = Linear {
-                weight: Tensor::from_data(constant("weight"), &device).require_grad(),
-                bias: Tensor::from_data(constant("bias"), &device).require_grad(),
-            };
-            let mix = Mix {
-                lambda: vectors.floats(&format!("{case}/in/mix_lambda")).1[t],
-                partners: vectors
-                    .integers_at(&format!("{case}/in/mix_permutation"), t)
-                    .into_iter()
-                    .map(|row| i32::try_from(row).expect("a row"))
-                    .collect(),
-            };
-            let config = MixMatchConfig {
-                temperature: setting("T"),
-                alpha: setting("mixup_alpha"),
-                unlabelled_weight: setting("ulb_loss_ratio"),
-                unsup_warm_up: setting("unsup_warm_up"),
-            };
-            let mut algorithm = MixMatch::with_draw(config, Box::new(move |_, _| mix.clone()));
-            let batch = SslBatch {
-                labelled: images("x_lb", "labelled_batch"),
-                labels: Tensor::<1, Int>::from_data(labels.as_slice(), &device),
-                weak: vec![images("x_ulb_w", "unlabelled_batch"), images("x_ulb_s", "unlabelled_batch")],
-                strong: vec![],
-                indices: (0..count("unlabelled_batch") as u32).collect(),
-                step: t as u64,
-                total_steps: count("num_train_iter") as u64,
-                skip_masked: true,
-                objective: Objective::default(),
-            };
-            let step = algorithm.step(&network, &batch);
+/// One case of a file: its facts and tensors.
+struct Case<'a> {
+    name: &'a str,
+    facts: &'a serde_json::Value,
+    vectors: &'a Vectors,
+    device: Device,
+}
 
-            let expected = |part: &str| vectors.floats_at(&format!("{case}/{part}"), t);
-            let what = |part: &str| format!("{case} iteration {t} {part}");
-            let scalar = |name: &str| {
-                let found = step.scalars.iter().find(|(n, _)| *n == name).expect(name);
-                values(found.1.clone())
-            };
-            for (ours, part) in
-                [("sup", "out/sup_loss"), ("unsup", "out/unsup_loss"), ("unsup_warmup", "out/unsup_warmup")]
-            {
-                assert_close(&what(part), &scalar(ours), &expected(part), VALUE.0, VALUE.1);
-            }
-            let total = values(step.total.clone().inner());
-            assert_close(&what("total"), &total, &expected("out/total_loss"), VALUE.0, VALUE.1);
-            let pseudo = step.pseudo_labels.as_ref().expect("guessed labels");
-            let Targets::Soft(guessed) = &pseudo.targets else { panic!("guessed labels are soft") };
-            let sharpened = expected("out/sharpened_targets");
-            assert_close(&what("guess"), &values(guessed.clone()), &sharpened, VALUE.0, VALUE.1);
+impl Case<'_> {
+    fn count(&self, key: &str) -> usize {
+        self.facts[key].as_u64().expect(key) as usize
+    }
 
-            let gradients = step.total.backward();
-            let weight = values(network.weight.grad(&gradients).expect("a gradient"));
-            let bias = values(network.bias.grad(&gradients).expect("a gradient"));
-            assert_close(&what("grad/weight"), &weight, &expected("grad/weight"), GRADIENT.0, GRADIENT.1);
-            assert_close(&what("grad/bias"), &bias, &expected("grad/bias"), GRADIENT.0, GRADIENT.1);
+    fn setting(&self, key: &str) -> f32 {
+        self.facts["hyperparameters"][key].as_f64().expect(key) as f32
+    }
+
+    fn parameter<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let (shape, values) = self.vectors.floats(&format!("{}/in/{name}", self.name));
+        Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad()
+    }
+
+    fn images(&self, name: &str, t: usize) -> Tensor<4> {
+        let values = self.vectors.floats_at(&format!("{}/in/{name}", self.name), t);
+        let features = self.count("feature_dim");
+        let shape = [values.len() / features, features, 1, 1];
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
+    }
+
+    fn integers(&self, name: &str, t: usize) -> Vec<i32> {
+        let values = self.vectors.integers_at(&format!("{}/in/{name}", self.name), t);
+        values.into_iter().map(|value| i32::try_from(value).expect("a row or class")).collect()
+    }
+
+    fn mix(&self, t: usize) -> Mix {
+        let lambda = self.vectors.floats(&format!("{}/in/mix_lambda", self.name)).1[t];
+        Mix { lambda, partners: self.integers("mix_permutation", t) }
+    }
+
+    fn batch(&self, t: usize, weak: &[&str], strong: &[&str]) -> SslBatch {
+        let views = |names: &[&str]| names.iter().map(|name| self.images(name, t)).collect();
+        SslBatch {
+            labelled: self.images("x_lb", t),
+            labels: Tensor::<1, Int>::from_data(self.integers("y_lb", t).as_slice(), &self.device),
+            weak: views(weak),
+            strong: views(strong),
+            indices: (0..self.count("unlabelled_batch") as u32).collect(),
+            step: t as u64,
+            total_steps: self.count("num_train_iter") as u64,
+            skip_masked: true,
+            objective: Objective::default(),
         }
     }
+
+    fn network(&self, turns: bool) -> Linear {
+        Linear {
+            weight: self.parameter("weight"),
+            bias: self.parameter("bias"),
+            turns: turns.then(|| (self.parameter("rot_weight"), self.parameter("rot_bias"))),
+        }
+    }
+
+    fn expected(&self, part: &str, t: usize) -> Vec<f32> {
+        self.vectors.floats_at(&format!("{}/{part}", self.name), t)
+    }
+
+    fn agrees(&self, part: &str, t: usize, found: &[f32], (absolute, relative): (f32, f32)) {
+        let what = format!("{} iteration {t} {part}", self.name);
+        assert_close(&what, found, &self.expected(part, t), absolute, relative);
+    }
+
+    /// Compares losses (by our names and theirs), guessed labels and gradients.
+    fn check(&self, t: usize, step: StepLoss, network: &Linear, losses: &[(&str, &str)]) {
+        for (ours, part) in losses {
+            let found = step.scalars.iter().find(|(name, _)| name == ours).expect(ours);
+            self.agrees(part, t, &values(found.1.clone()), VALUE);
+        }
+        self.agrees("out/total_loss", t, &values(step.total.clone().inner()), VALUE);
+        let pseudo = step.pseudo_labels.as_ref().expect("guessed labels");
+        let Targets::Soft(guessed) = &pseudo.targets else { panic!("guessed labels are soft") };
+        self.agrees("out/sharpened_targets", t, &values(guessed.clone()), VALUE);
+
+        let gradients = step.total.backward();
+        let weight = network.weight.grad(&gradients).expect("a gradient");
+        self.agrees("grad/weight", t, &values(weight), GRADIENT);
+        self.agrees("grad/bias", t, &values(network.bias.grad(&gradients).expect("a gradient")), GRADIENT);
+        if let Some((turns, _)) = &network.turns {
+            let turns = turns.grad(&gradients).expect("a gradient");
+            self.agrees("grad/rot_weight", t, &values(turns), GRADIENT);
+        }
+    }
+}
+
+/// Calls `test` with each recorded case of an algorithm.
+fn each_case(algorithm: &str, test: impl Fn(&Case<'_>)) {
+    let index = json("algorithms/index.json");
+    let vectors = Vectors::read(&format!("algorithms/{algorithm}.safetensors"));
+    let cases = index[algorithm]["cases"].as_object().expect("cases");
+    assert!(!cases.is_empty());
+    for (name, facts) in cases {
+        test(&Case { name, facts, vectors: &vectors, device: Device::flex().autodiff() });
+    }
+}
+
+#[test]
+fn reference_algorithm_mixmatch() {
+    each_case("mixmatch", |case| {
+        let config = MixMatchConfig {
+            temperature: case.setting("T"),
+            alpha: case.setting("mixup_alpha"),
+            unlabelled_weight: case.setting("ulb_loss_ratio"),
+            unsup_warm_up: case.setting("unsup_warm_up"),
+        };
+        for t in 0..case.count("iterations") {
+            let (mix, network) = (case.mix(t), case.network(false));
+            let mut algorithm = MixMatch::with_draw(config.clone(), Box::new(move |_, _| mix.clone()));
+            let step = algorithm.step(&network, &case.batch(t, &["x_ulb_w", "x_ulb_s"], &[]));
+            let losses =
+                [("sup", "out/sup_loss"), ("unsup", "out/unsup_loss"), ("unsup_warmup", "out/unsup_warmup")];
+            case.check(t, step, &network, &losses);
+        }
+    });
+}
+
+/// Each iteration starts from the state that the one before left, saved and restored.
+#[test]
+fn reference_algorithm_remixmatch() {
+    each_case("remixmatch", |case| {
+        let config = ReMixMatchConfig {
+            temperature: case.setting("T"),
+            alpha: case.setting("mixup_alpha"),
+            // Fixed in the established implementation, whatever its settings say.
+            decay: Some(0.999),
+            unlabelled_weight: case.setting("ulb_loss_ratio"),
+            strong_weight: case.setting("kl_loss_ratio"),
+            rotation_weight: case.setting("rot_loss_ratio"),
+            unsup_warm_up: case.setting("unsup_warm_up"),
+        };
+        let counts = case.vectors.integers(&format!("{}/in/lb_class_hist", case.name)).1;
+        let mut problem = Problem::bare(case.count("num_classes"), 100, 1000, &case.device.clone().inner());
+        problem.labelled_per_class = counts.into_iter().map(|count| count as usize).collect();
+        let mut state = None;
+        for t in 0..case.count("iterations") {
+            let (mix, network) = (case.mix(t), case.network(true));
+            let (turned, turns) = (case.images("x_ulb_s_0_rot", t), case.integers("rot_label", t));
+            let draw = Box::new(move |_, _| mix.clone());
+            let turn = Box::new(move |_, _| (turned.clone(), turns.clone()));
+            let mut algorithm = ReMixMatch::with_draws(config.clone(), &problem, draw, turn);
+            if let Some(state) = state {
+                algorithm.restore(state).expect("its own state");
+            }
+            let step = algorithm.step(&network, &case.batch(t, &["x_ulb_w"], &["x_ulb_s_0", "x_ulb_s_1"]));
+            let losses = [
+                ("sup", "out/sup_loss"),
+                ("unsup", "out/unsup_loss"),
+                ("strong", "out/u1_loss"),
+                ("rotation", "out/rot_loss"),
+                ("unsup_warmup", "out/unsup_warmup"),
+            ];
+            case.check(t, step, &network, &losses);
+            let saved = algorithm.state();
+            case.agrees("state/p_model", t, &saved["model_mean"].iter::<f32>().collect::<Vec<_>>(), VALUE);
+            let target = saved["target_mean"].iter::<f32>().collect::<Vec<_>>();
+            let (_, expected) = case.vectors.floats(&format!("{}/init/p_target", case.name));
+            assert_close(&format!("{} p_target", case.name), &target, &expected, VALUE.0, VALUE.1);
+            state = Some(saved);
+        }
+    });
 }

@@ -26,14 +26,19 @@ pub struct ParameterInfo {
 impl Classifier {
     /// Every trainable parameter, in PyTorch's order. Running statistics are not among them.
     pub fn parameters(&self) -> Vec<ParameterInfo> {
-        let mut list = List::default();
-        self.visit(&mut list);
-        let blocks = list.parameters.iter().filter_map(|p| block_of(&p.name)).collect::<Vec<_>>();
-        for parameter in &mut list.parameters {
+        let mut parameters = list(self);
+        let blocks = parameters.iter().filter_map(|p| block_of(&p.name)).collect::<Vec<_>>();
+        for parameter in &mut parameters {
             parameter.depth = depth(&parameter.name, &blocks);
             parameter.decays = decays(&parameter.name, &parameter.shape);
         }
-        list.parameters
+        parameters
+    }
+
+    /// Length of [`crate::Output::features`].
+    pub fn feature_size(&self) -> usize {
+        let classifier = self.parameters().into_iter().find(|p| p.depth == 0 && p.shape.len() == 2);
+        classifier.expect("every network ends in a linear classifier").shape[1]
     }
 
     /// Number of trainable values, as PyTorch counts.
@@ -101,6 +106,13 @@ impl Path {
     pub(crate) fn name(&self) -> String {
         self.0.join(".")
     }
+}
+
+/// The parameters of any module, all at depth 0 and without decay.
+pub(crate) fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
+    let mut list = List::default();
+    module.visit(&mut list);
+    list.parameters
 }
 
 #[derive(Default)]

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod auxiliary;
 pub mod batch_norm;
 mod classifier;
 mod config;
@@ -29,6 +30,7 @@ pub mod resnet;
 pub mod vit;
 mod weights;
 
+pub use auxiliary::AuxiliaryHead;
 pub use classifier::{Classifier, Output};
 pub use config::{ClassifierConfig, ConfigError, PRESETS};
 pub use groups::ParameterInfo;

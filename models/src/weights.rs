@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::batch_norm::Statistics;
 use crate::classifier::Classifier;
-use crate::groups::Path;
+use crate::groups::{ParameterInfo, Path};
 
 /// Tensors by PyTorch name, in PyTorch's layout: F32, and I64 for `num_batches_tracked`.
 pub type NamedTensors = BTreeMap<String, TensorData>;
@@ -23,18 +23,17 @@ pub type NamedTensors = BTreeMap<String, TensorData>;
 impl Classifier {
     /// All parameters and buffers as they are now.
     pub fn to_tensors(&self) -> NamedTensors {
-        let mut export = Export::default();
-        self.visit(&mut export);
+        let mut tensors = export(self);
         for (name, norm) in self.batch_norms() {
             let Statistics { mean, var, batches } = norm.running().get();
             let no_axes: [usize; 0] = [];
-            export.tensors.extend([
+            tensors.extend([
                 (format!("{name}.running_mean"), mean.into_data()),
                 (format!("{name}.running_var"), var.into_data()),
                 (format!("{name}.num_batches_tracked"), TensorData::new(vec![batches as i64], no_axes)),
             ]);
         }
-        export.tensors
+        tensors
     }
 
     /// Replaces all parameters and buffers; parameters keep their ids and whether they are tracked.
@@ -75,22 +74,48 @@ impl Classifier {
             expected.insert(format!("{name}.running_var"), (shape, DType::F32));
             expected.insert(format!("{name}.num_batches_tracked"), (Vec::new(), DType::I64));
         }
-        for (name, (shape, dtype)) in &expected {
-            let found = tensors.get(name).ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
-            if found.shape().as_slice() != shape.as_slice() {
-                let (found, expected) = (found.shape().to_vec(), shape.clone());
-                return Err(WeightsError::Shape { name: name.clone(), found, expected });
-            }
-            if found.dtype() != *dtype {
-                let found = format!("{:?}", found.dtype());
-                return Err(WeightsError::Type { name: name.clone(), found, expected: format!("{dtype:?}") });
-            }
+        check(&expected, tensors)
+    }
+}
+
+/// The first thing that keeps `tensors` from being exactly the `expected` ones.
+fn check(
+    expected: &BTreeMap<String, (Vec<usize>, DType)>,
+    tensors: &NamedTensors,
+) -> Result<(), WeightsError> {
+    for (name, (shape, dtype)) in expected {
+        let found = tensors.get(name).ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
+        if found.shape().as_slice() != shape.as_slice() {
+            let (found, expected) = (found.shape().to_vec(), shape.clone());
+            return Err(WeightsError::Shape { name: name.clone(), found, expected });
         }
-        match tensors.keys().find(|name| !expected.contains_key(*name)) {
-            Some(name) => Err(WeightsError::Unexpected { name: name.clone() }),
-            None => Ok(()),
+        if found.dtype() != *dtype {
+            let found = format!("{:?}", found.dtype());
+            return Err(WeightsError::Type { name: name.clone(), found, expected: format!("{dtype:?}") });
         }
     }
+    match tensors.keys().find(|name| !expected.contains_key(*name)) {
+        Some(name) => Err(WeightsError::Unexpected { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The parameters of any module by name, in PyTorch's layout.
+pub(crate) fn export<M: Module>(module: &M) -> NamedTensors {
+    let mut export = Export::default();
+    module.visit(&mut export);
+    export.tensors
+}
+
+/// A module of plain parameters, with values from `tensors`, which must hold exactly these.
+pub(crate) fn import<M: Module>(
+    module: &M,
+    parameters: &[ParameterInfo],
+    tensors: &NamedTensors,
+) -> Result<M, WeightsError> {
+    let expected = parameters.iter().map(|p| (p.name.clone(), (p.shape.clone(), DType::F32))).collect();
+    check(&expected, tensors)?;
+    Ok(module.clone().map(&mut Import { path: Path::default(), tensors }))
 }
 
 /// Reads every tensor of a safetensors file: floats become F32, integers I64.

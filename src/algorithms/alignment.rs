@@ -70,6 +70,13 @@ impl Alignment {
         scaled.clone() / scaled.sum_dim(1)
     }
 
+    /// What [`Alignment::align`] comes to on logits: `ln((t + ε) / (p̂ + ε))`, `[C]`. `None` before the first
+    /// [`Alignment::observe`].
+    pub fn log_factors(&self) -> Option<Tensor<1>> {
+        let model = self.model.clone()?;
+        Some((self.target.clone().add_scalar(EPSILON) / model.add_scalar(EPSILON)).log())
+    }
+
     /// Adds both distributions to a state.
     pub fn save(&self, state: &mut State) {
         if let Some(model) = &self.model {

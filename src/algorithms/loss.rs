@@ -30,6 +30,12 @@ pub fn class_counts(classes: Tensor<1, Int>, weights: Tensor<1>, count: usize) -
     (one_hot * weights.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0)
 }
 
+/// Distributions `[N, C]` raised to the power `1/T` and scaled to sum 1: below T = 1 the likely becomes likelier.
+pub fn sharpen(probabilities: Tensor<2>, temperature: f32) -> Tensor<2> {
+    let raised = probabilities.powf_scalar(1.0 / temperature);
+    raised.clone() / raised.sum_dim(1)
+}
+
 /// Share of rows (weighted) that fall to each class: `[N]`, `[N]` → `[C]`, summing to 1 if any weight is left.
 pub fn histogram(classes: Tensor<1, Int>, weights: Tensor<1>, count: usize) -> Tensor<1> {
     shares(class_counts(classes, weights, count))

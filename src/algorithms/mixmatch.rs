@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Upto, range};
 
+use super::loss::sharpen;
 use super::mixup::{DrawMix, Mix};
 use super::{Algorithm, Network, Problem, PseudoLabels, SslBatch, StepLoss, Targets, Views, ramp};
 
@@ -84,8 +85,7 @@ impl MixMatch {
         let rows: Vec<u64> = batch.weak_rows(0).chain(batch.weak_rows(1)).collect();
         let both = softmax(network.teacher(Tensor::cat(batch.weak.clone(), 0), &rows), 1);
         let mean = (both.clone().narrow(0, 0, count) + both.narrow(0, count, count)).div_scalar(2.0);
-        let sharp = mean.powf_scalar(1.0 / self.config.temperature);
-        sharp.clone() / sharp.sum_dim(1)
+        sharpen(mean, self.config.temperature)
     }
 }
 

@@ -5,11 +5,13 @@
 //! write its file and name it in [`registry`].
 
 mod adamatch;
+mod aligned;
 mod alignment;
 mod fixmatch;
 mod flexmatch;
 mod freematch;
 mod loss;
+mod meanteacher;
 mod mixmatch;
 mod mixup;
 mod objective;
@@ -18,6 +20,7 @@ mod pseudolabel;
 mod ramp;
 mod ranks;
 mod registry;
+mod remixmatch;
 mod softmatch;
 mod student;
 mod supervised;
@@ -28,16 +31,20 @@ use std::collections::BTreeMap;
 use burn::tensor::{Int, Tensor, TensorData};
 
 pub use adamatch::{AdaMatch, AdaMatchConfig};
+pub use aligned::Aligned;
 pub use fixmatch::{FixMatch, FixMatchConfig};
 pub use flexmatch::{FlexMatch, FlexMatchConfig};
 pub use freematch::{FreeMatch, FreeMatchConfig};
+pub use meanteacher::{MeanTeacher, MeanTeacherConfig};
 pub use mixmatch::{MixMatch, MixMatchConfig};
 pub use mixup::{DrawMix, Mix};
 pub use objective::Objective;
 pub use problem::{AlgorithmBuilder, Problem, Views};
 pub use pseudolabel::{PseudoLabel, PseudoLabelConfig};
+pub use ramp::Ramp;
 pub use ranks::{Alone, Ranks, joined_sum};
 pub use registry::{AlgorithmConfig, AlgorithmName};
+pub use remixmatch::{ReMixMatch, ReMixMatchConfig, Turn};
 pub use softmatch::{SoftMatch, SoftMatchConfig, SoftMatchTarget};
 pub use student::computed_strong_views;
 pub use supervised::{Supervised, SupervisedConfig};
@@ -60,6 +67,24 @@ pub trait Network {
     /// Whether each image's logits depend on that image alone. False with batch normalisation, where leaving out a
     /// masked image would change the statistics, and so the logits, of the others.
     fn rows_are_independent(&self) -> bool;
+
+    /// As [`Network::teacher`], by the running average of the weights; see [`Algorithm::average_decay`].
+    fn average(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
+        self.teacher(images, rows)
+    }
+
+    /// What pseudo-labels are made from, given the network's own logits of unlabelled images off the graph, `[U, C]`: the
+    /// same, or aligned to a distribution of classes. [`Network::teacher`] and [`Network::average`] have it applied;
+    /// an algorithm that labels by its student's logits applies it itself, once a step.
+    fn judgement(&self, logits: Tensor<2>) -> Tensor<2> {
+        logits
+    }
+
+    /// Auxiliary logits `[B, A]` of a linear layer on the same features, recorded for the backward pass: as many as
+    /// [`Algorithm::auxiliary_outputs`] asks for, by default none.
+    fn auxiliary(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
+        self.student(images, rows).narrow(1, 0, 0)
+    }
 
     /// The ranks that train this network together; statistics of a step are taken over all of them.
     fn ranks(&self) -> &dyn Ranks {
@@ -221,6 +246,17 @@ pub trait Algorithm: Send {
     /// Which views of unlabelled images it looks at; the trainer makes no others.
     fn views(&self) -> Views {
         Views { weak: 1, strong: 1 }
+    }
+
+    /// How many outputs beside the classes it trains the network on, for a pretext task; they are no part of the model.
+    fn auxiliary_outputs(&self) -> usize {
+        0
+    }
+
+    /// Decay of the average it learns from ([`Network::average`]), in [0, 1), if it does. Where `training.ema` is above 0,
+    /// that is the average's decay.
+    fn average_decay(&self) -> Option<f32> {
+        None
     }
 
     /// Builds the loss of one step and moves the algorithm's own state forward.

@@ -1,6 +1,6 @@
 //! What an algorithm is built for, and how it says what it needs.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use super::Algorithm;
 
@@ -28,6 +28,24 @@ impl Problem {
     pub fn bare(classes: usize, unlabelled: usize, total_steps: u64, device: &Device) -> Self {
         let (images, labelled_per_class) = (classes + unlabelled, vec![1; classes]);
         Self { classes, images, unlabelled, labelled_per_class, total_steps, seed: 0, device: device.clone() }
+    }
+
+    /// How frequent each class is among the labelled images: `[C]`, summing to 1, off the graph. One image more than there
+    /// are is counted of each class, so that none is impossible.
+    pub fn smoothed_frequencies(&self) -> Tensor<1> {
+        self.frequencies(1.0)
+    }
+
+    /// How frequent each class is among the labelled images: `[C]`, summing to 1, off the graph.
+    pub fn class_frequencies(&self) -> Tensor<1> {
+        self.frequencies(0.0)
+    }
+
+    fn frequencies(&self, more: f64) -> Tensor<1> {
+        let counts = self.labelled_per_class.iter().map(|count| *count as f64 + more);
+        let total: f64 = counts.clone().sum();
+        let shares: Vec<f32> = counts.map(|count| (count / total.max(1.0)) as f32).collect();
+        Tensor::from_data(shares.as_slice(), &self.device.clone().inner())
     }
 
     /// How much of a running average is kept each step, unless a recipe says so: the average looks back over a 50th of

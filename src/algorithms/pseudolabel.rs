@@ -94,7 +94,7 @@ impl Algorithm for PseudoLabel {
         let labelled = logits.clone().narrow(0, 0, count);
         let weak = logits.narrow(0, count, unlabelled);
 
-        let (pseudo, targets) = self.pseudo_labels(weak.clone().inner());
+        let (pseudo, targets) = self.pseudo_labels(network.judgement(weak.clone().inner()));
         let supervised = batch.objective.loss(labelled, batch.labels.clone());
         let unsupervised =
             (cross_entropy_rows(weak, targets) * Tensor::from_inner(pseudo.mask.clone())).mean();

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AdaMatch, AdaMatchConfig, FixMatch, FixMatchConfig, FlexMatch, FlexMatchConfig, FreeMatch,
-    FreeMatchConfig, MixMatch, MixMatchConfig, PseudoLabel, PseudoLabelConfig, SoftMatch, SoftMatchConfig,
-    Supervised, SupervisedConfig, Uda, UdaConfig,
+    FreeMatchConfig, MeanTeacher, MeanTeacherConfig, MixMatch, MixMatchConfig, PseudoLabel,
+    PseudoLabelConfig, ReMixMatch, ReMixMatchConfig, SoftMatch, SoftMatchConfig, Supervised,
+    SupervisedConfig, Uda, UdaConfig,
 };
 use super::{Algorithm, AlgorithmBuilder, Problem};
 use crate::bounds::Invalid;
@@ -90,6 +91,10 @@ algorithms! {
     PseudoLabel, pseudolabel: PseudoLabelConfig => |config, _problem| PseudoLabel::new(config);
     /// Guessed and known labels, blended with their images.
     MixMatch, mixmatch: MixMatchConfig => |config, problem| MixMatch::new(config, problem);
+    /// MixMatch with aligned guesses, strong views and a pretext task.
+    ReMixMatch, remixmatch: ReMixMatchConfig => |config, problem| ReMixMatch::new(config, problem);
+    /// Agreement with the average of the network's own past.
+    MeanTeacher, meanteacher: MeanTeacherConfig => |config, problem| MeanTeacher::new(config, problem);
     /// Labelled images only.
     Supervised, supervised: SupervisedConfig => |config, _problem| {
         let SupervisedConfig {} = config;

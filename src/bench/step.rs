@@ -7,16 +7,14 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use harvest_models::ClassifierConfig;
-use rand::{Rng, RngExt};
 use serde::Serialize;
 
 use super::process::{peak_host_mib, program, reserved_device_mib};
 use super::{BenchError, limit_threads, parse_precision, significant};
 use crate::algorithms::{AlgorithmConfig, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
-use crate::config::{Precision, Switch, TrainingConfig};
+use crate::config::{AlignmentTarget, Precision, Switch, TrainingConfig};
 use crate::device;
-use crate::random::{Purpose, stream};
 use crate::training::{HostBatch, Session, Setup};
 
 /// Steps before the measured ones: memory is touched, GPU kernels are compiled and chosen.
@@ -126,11 +124,13 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         normalisation: &normalisation,
         problem: Problem::bare(options.classes as usize, unlabelled, 1000, &device),
         objective: Objective::default(),
+        alignment: AlignmentTarget::Off,
     })?;
     let skips = !options.exact && model.rows_are_independent();
     let (mut seconds, mut masks, mut computed, mut loss) = (Vec::new(), 0.0, 0.0, f64::NAN);
     for number in 0..WARM_UP + options.steps {
-        let batch = random_batch(options.batch as usize, unlabelled, &model, u64::from(number));
+        let batch =
+            HostBatch::noise(options.batch as usize, unlabelled, session.views(), &model, u64::from(number));
         sync(&device)?;
         let start = Instant::now();
         let scalars = session.advance(batch, training.lr);
@@ -186,28 +186,6 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
 
 fn sync(device: &Device) -> Result<(), BenchError> {
     device.sync().map_err(|error| BenchError::Execution { reason: error.to_string() })
-}
-
-/// Noise in place of views; time does not depend on what they show. The same in every run.
-fn random_batch(labelled: usize, unlabelled: usize, model: &ClassifierConfig, step: u64) -> HostBatch {
-    let bytes_each = model.image_size() * model.image_size() * 3;
-    let mut rng = stream(1, Purpose::View, [step, 0, 0]);
-    let mut views = |count: usize| {
-        let mut bytes = vec![0; count * bytes_each];
-        rng.fill_bytes(&mut bytes);
-        bytes
-    };
-    let (weak, strong, images) = (views(unlabelled), views(unlabelled), views(labelled));
-    let labels = (0..labelled).map(|_| rng.random_range(0..model.classes() as i32)).collect();
-    HostBatch {
-        step,
-        labelled: images,
-        labels,
-        weak: vec![weak],
-        strong: vec![strong],
-        indices: (0..unlabelled as u32).collect(),
-        epoch: 0,
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use clap::Args;
 
 use crate::config::{Override, Resolved, Sources, resolve};
-use crate::data::Classes;
+use crate::data::{Classes, Split};
 use crate::experiment::{Dataset, Experiment, ExperimentError, Finished, Places, Shown, network_config};
 use crate::project::Project;
 
@@ -74,6 +74,35 @@ pub struct Context {
     pub stop: Arc<AtomicBool>,
 }
 
+/// Images, scanned and divided.
+pub struct Ready {
+    places: Places,
+    /// All images.
+    pub dataset: Dataset,
+    /// What each is for.
+    pub split: Split,
+}
+
+impl Ready {
+    /// What `context` asks for, on these images.
+    pub fn experiment<'a>(
+        &'a self,
+        context: &'a Context,
+        baseline: Option<&'a Finished>,
+    ) -> anyhow::Result<Experiment<'a>> {
+        Ok(Experiment {
+            config: &context.config,
+            algorithm: &context.config.value.algorithm,
+            model: network_config(&context.config.value.model, self.dataset.classes.len())?,
+            dataset: &self.dataset,
+            split: &self.split,
+            device: context.device()?,
+            places: &self.places,
+            baseline,
+        })
+    }
+}
+
 impl ConfigArguments {
     /// Reads all layers. Further `overrides` come from a verb's own flags.
     pub fn resolve(&self, overrides: Vec<Override>) -> anyhow::Result<Context> {
@@ -128,6 +157,19 @@ impl Context {
 
     /// [`Self::train`], with a comparison with `baseline` in the report.
     pub fn train_beside(&self, baseline: Option<&Finished>, repeat: Repeat) -> anyhow::Result<Finished> {
+        let ready = self.prepare()?;
+        let experiment = ready.experiment(self, baseline)?;
+        if repeat == Repeat::Unless
+            && let Some(finished) = experiment.finished()?
+        {
+            return Ok(finished);
+        }
+        let arguments: Vec<String> = std::env::args().collect();
+        Ok(experiment.execute(repeat == Repeat::Anew, &arguments, &self.progress, &self.stop)?)
+    }
+
+    /// Scans and splits; tells on standard error what is not used.
+    pub fn prepare(&self) -> anyhow::Result<Ready> {
         let places = self.places()?;
         let dataset =
             Dataset::load(&self.config, &places, self.classes.as_ref(), &self.progress, &self.stop)?;
@@ -141,22 +183,7 @@ impl Context {
         for conflict in &split.conflicts {
             eprintln!("left out: {}", conflict.describe(&dataset.manifest));
         }
-        let experiment = Experiment {
-            config: &self.config,
-            model: network_config(&self.config.value.model, dataset.classes.len())?,
-            dataset: &dataset,
-            split: &split,
-            device: self.device()?,
-            places: &places,
-            baseline,
-        };
-        if repeat == Repeat::Unless
-            && let Some(finished) = experiment.finished()?
-        {
-            return Ok(finished);
-        }
-        let arguments: Vec<String> = std::env::args().collect();
-        Ok(experiment.execute(repeat == Repeat::Anew, &arguments, &self.progress, &self.stop)?)
+        Ok(Ready { places, dataset, split })
     }
 
     /// Trains on the labelled images alone, all else equal; a finished run of the same is taken unless `fresh`.

@@ -20,7 +20,11 @@ pub struct Train {
     /// Train on the labelled images alone too, and tell whether the unlabelled ones helped.
     #[arg(long)]
     with_baseline: bool,
-    /// freematch, fixmatch or supervised.
+    /// Check everything, try one step, and tell what would be done; train nothing.
+    #[arg(long, conflicts_with_all = ["fresh", "with_baseline"])]
+    dry_run: bool,
+    /// freematch, flexmatch, fixmatch, adamatch, softmatch, mixmatch, remixmatch, uda, pseudolabel, meanteacher or
+    /// supervised.
     #[arg(long)]
     algorithm: Option<String>,
     /// A preset such as vit_tiny_patch2_32 or resnet50.
@@ -40,6 +44,13 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> anyhow::Result<()> {
         let context = self.config.resolve(self.overrides())?;
+        if self.dry_run {
+            let ready = context.prepare()?;
+            let experiment = ready.experiment(&context, None)?;
+            print!("{}", experiment.rehearse()?);
+            println!("nothing was trained (--dry-run)");
+            return Ok(());
+        }
         if !self.with_baseline {
             tell(&context.train(self.fresh)?);
             return Ok(());

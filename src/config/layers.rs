@@ -118,8 +118,10 @@ fn read_text(
         let name = key.get_ref().to_string();
         if let Some(whole) = values.get(name.as_str()) {
             let known = |error| match (error, tables) {
-                (ConfigError::UnknownKey { origin, key, hint: None }, Tables::Except(others)) => {
-                    let hint = suggest::nearest(&key, others.iter().copied()).map(str::to_string);
+                (ConfigError::UnknownKey { origin, key, hint }, Tables::Except(others)) => {
+                    // A table of its own is nearer than a key of that name in some section.
+                    let table = suggest::nearest(&key, others.iter().copied());
+                    let hint = table.map(str::to_string).or(hint);
                     ConfigError::UnknownKey { origin, key, hint }
                 }
                 (error, _) => error,

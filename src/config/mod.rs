@@ -15,7 +15,9 @@
 //! Relative paths are taken from the folder of the file that says them, otherwise from the current folder.
 
 mod error;
+mod labels;
 mod layers;
+mod published;
 mod resolve;
 mod schema;
 pub mod sections;
@@ -23,7 +25,9 @@ mod suggest;
 
 pub use crate::bounds::Invalid;
 pub use error::{ConfigError, Origin};
+pub use labels::{AlignmentTarget, LabelConfig, Sampling};
 pub use layers::{Override, Tables, variable_name};
+pub use published::PublishedConfig;
 pub use resolve::{
     Document, Entry, PROJECT_TABLES, Resolved, SWEEP_TABLES, Sources, SweepLayer, read_document, resolve,
 };

@@ -217,7 +217,7 @@ impl Resolved {
     /// Tells one run from another: a hash of every value except those of `[run]`, which change no result.
     pub fn fingerprint(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        for entry in self.entries.iter().filter(|entry| !entry.key.starts_with("run.")) {
+        for entry in self.entries.iter().filter(|entry| !shapes_nothing(&entry.key)) {
             let value = entry.value.as_ref().map_or(String::new(), Value::to_string);
             for part in [entry.key.as_str(), value.as_str()] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
@@ -264,4 +264,9 @@ fn shorten(kind: &Kind, value: &Value) -> Value {
 fn mismatch(error: &toml::de::Error, values: &Values) -> ConfigError {
     let origin = values.values().next().map_or(Origin::Default, |(_, origin)| origin.clone());
     ConfigError::Syntax { origin, message: error.to_string().trim().replace('\n', ", ") }
+}
+
+/// Keys that change no result, and so do not tell one run from another.
+fn shapes_nothing(key: &str) -> bool {
+    ["run.", "published."].iter().any(|section| key.starts_with(section))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{LabelConfig, PublishedConfig};
 use crate::algorithms::AlgorithmConfig;
 use crate::augment::{ViewConfig, ViewConfigError};
 use crate::bounds::Lower::{Above, From};
@@ -35,10 +36,14 @@ pub struct Config {
     pub model: ModelConfig,
     /// Which algorithm, and the settings of each.
     pub algorithm: AlgorithmConfig,
+    /// Unequal classes and doubtful labels.
+    pub labels: LabelConfig,
     /// How long, how fast, how often.
     pub training: TrainingConfig,
     /// Where it runs; nothing here changes a result.
     pub run: RunConfig,
+    /// What others published on the same images, for recipes that repeat it; nothing here changes a result.
+    pub published: PublishedConfig,
 }
 
 /// Which images, and how they are divided.
@@ -268,6 +273,8 @@ impl Config {
         check_device(&self.run.device)?;
         let views = |problem: ViewConfigError| Invalid { key: "views", reason: problem.to_string() };
         self.views.check().map_err(views)?;
+        self.labels.check(self.algorithm.name)?;
+        self.published.check()?;
         self.algorithm.check()
     }
 }

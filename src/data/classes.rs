@@ -17,6 +17,13 @@ pub enum ClassKind {
     },
 }
 
+impl ClassKind {
+    /// Whether a class lies between its neighbours: a near miss is better than a far one.
+    pub fn is_ordered(self) -> bool {
+        matches!(self, Self::Percentage { .. })
+    }
+}
+
 /// Checked class names; class `i` of every label and model output is `names()[i]`.
 ///
 /// In files: `names = ["rust", "healthy"]`, `kind = "categorical"`.

@@ -4,6 +4,8 @@
 //! follow one another without a gap. A batch may therefore span epochs, with few labels several, and no image comes
 //! twice within one epoch. All ranks share that one sequence, and in each step every rank takes its own slice of it:
 //! every rank has a batch in every step, and the union over ranks is what one rank with the whole batch would take.
+//!
+//! With groups (classes), the sequence goes round them, and each group has epochs of its own.
 
 use rand::Rng;
 
@@ -49,29 +51,54 @@ pub enum SamplerError {
 
 /// The endless sequence of images of one kind; see the [module](self).
 ///
-/// Holds the permutation of the epoch last asked for, nothing else: asking is a pure function.
+/// Holds the permutations last asked for, nothing else: asking is a pure function.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    indices: Vec<u32>,
+    /// One cycle over all images, or one for each class.
+    cycles: Vec<Cycle>,
+    /// The order of the cycles within a round that takes an image of each.
+    round: (u64, Vec<u32>),
     seed: u64,
     order: Order,
     rank: u32,
     world_size: u32,
+}
+
+/// Images that come equally often.
+#[derive(Debug, Clone)]
+struct Cycle {
+    indices: Vec<u32>,
     epoch: u64,
     permuted: Vec<u32>,
 }
 
 impl Sampler {
-    /// Samples from `indices` in a single process.
+    /// Samples from `indices` in a single process, each as often as any other.
     ///
     /// # Errors
     /// [`SamplerError::Empty`].
     pub fn new(indices: Vec<u32>, order: Order, seed: u64) -> Result<Self, SamplerError> {
-        if indices.is_empty() {
+        Self::balanced(vec![indices], order, seed)
+    }
+
+    /// Samples from several groups (the images of each class), each group as often as any other: every `groups.len()`
+    /// images in a row hold one of each, in a new order each time. Empty groups are left out.
+    ///
+    /// # Errors
+    /// [`SamplerError::Empty`] if all are.
+    pub fn balanced(groups: Vec<Vec<u32>>, order: Order, seed: u64) -> Result<Self, SamplerError> {
+        let cycles =
+            groups.into_iter().filter(|indices| !indices.is_empty()).zip(0..).map(|(indices, number)| {
+                let permuted = permutation(&indices, order, seed, [0, 0, number]);
+                Cycle { indices, epoch: 0, permuted }
+            });
+        let cycles: Vec<Cycle> = cycles.collect();
+        if cycles.is_empty() {
             return Err(SamplerError::Empty { order });
         }
-        let permuted = permutation(&indices, order, seed, 0);
-        Ok(Self { indices, seed, order, rank: 0, world_size: 1, epoch: 0, permuted })
+        let mut sampler = Self { cycles, round: (0, Vec::new()), seed, order, rank: 0, world_size: 1 };
+        sampler.round.1 = sampler.order_of_round(0);
+        Ok(sampler)
     }
 
     /// The share of process `rank` of `world_size`.
@@ -96,29 +123,42 @@ impl Sampler {
         (position..position + count as u64).map(|position| self.pick(position)).collect()
     }
 
-    /// How many images an epoch has.
+    /// How many different images there are.
     pub fn epoch_len(&self) -> usize {
-        self.indices.len()
+        self.cycles.iter().map(|cycle| cycle.indices.len()).sum()
     }
 
     fn pick(&mut self, position: u64) -> Pick {
-        let length = self.indices.len() as u64;
-        let (epoch, offset) = (position / length, position % length);
-        if epoch != self.epoch {
-            self.permuted = permutation(&self.indices, self.order, self.seed, epoch);
-            self.epoch = epoch;
+        let cycles = self.cycles.len() as u64;
+        let (round, place) = (position / cycles, position % cycles);
+        if cycles > 1 && round != self.round.0 {
+            self.round = (round, self.order_of_round(round));
         }
-        Pick { index: self.permuted[offset as usize], epoch }
+        let number = self.round.1[place as usize];
+        let (order, seed) = (self.order, self.seed);
+        let cycle = &mut self.cycles[number as usize];
+        let length = cycle.indices.len() as u64;
+        let (epoch, offset) = (round / length, round % length);
+        if epoch != cycle.epoch {
+            cycle.permuted = permutation(&cycle.indices, order, seed, [epoch, 0, u64::from(number)]);
+            cycle.epoch = epoch;
+        }
+        Pick { index: cycle.permuted[offset as usize], epoch }
+    }
+
+    fn order_of_round(&self, round: u64) -> Vec<u32> {
+        let numbers: Vec<u32> = (0..self.cycles.len() as u32).collect();
+        permutation(&numbers, self.order, self.seed, [round, 1, 0])
     }
 }
 
 /// Fisher and Yates' shuffle, written out so that another version of `rand` cannot change a run's order.
-fn permutation(indices: &[u32], order: Order, seed: u64, epoch: u64) -> Vec<u32> {
+fn permutation(indices: &[u32], order: Order, seed: u64, coordinates: [u64; 3]) -> Vec<u32> {
     let purpose = match order {
         Order::Labelled => Purpose::LabelledOrder,
         Order::Unlabelled => Purpose::UnlabelledOrder,
     };
-    let mut rng = stream(seed, purpose, [epoch, 0, 0]);
+    let mut rng = stream(seed, purpose, coordinates);
     let mut permuted = indices.to_vec();
     for last in (1..permuted.len()).rev() {
         // Uniform below last + 1 up to a bias of at most 2^-32.
@@ -156,6 +196,27 @@ mod tests {
         }
 
         #[test]
+        fn groups_come_equally_often(lengths in prop::collection::vec(0u32..20, 1..6), rounds in 1u64..40, seed: u64) {
+            prop_assume!(lengths.iter().any(|length| *length > 0));
+            let groups: Vec<Vec<u32>> =
+                (0u32..).zip(&lengths).map(|(group, length)| (0..*length).map(|i| group * 100 + i).collect()).collect();
+            let filled = lengths.iter().filter(|length| **length > 0).count();
+            let mut sampler = Sampler::balanced(groups, Order::Labelled, seed).expect("not empty");
+            let mut counts: std::collections::BTreeMap<u32, u64> = Default::default();
+            for round in 0..rounds {
+                let picks = sampler.at(round * filled as u64, filled);
+                let seen: HashSet<u32> = picks.iter().map(|pick| pick.index / 100).collect();
+                prop_assert_eq!(seen.len(), filled, "one of each group");
+                picks.iter().for_each(|pick| *counts.entry(pick.index).or_default() += 1);
+            }
+            // Within a group, no image is ahead of another by more than one.
+            for (group, length) in (0u32..).zip(&lengths) {
+                let own = || (0..*length).map(|i| counts.get(&(group * 100 + i)).copied().unwrap_or(0));
+                prop_assert!(own().max().unwrap_or(0) - own().min().unwrap_or(0) <= 1);
+            }
+        }
+
+        #[test]
         fn any_step_can_be_asked_at_any_time(length in 1u32..50, batch in 1usize..20, seed: u64, steps in prop::collection::vec(0u64..30, 1..20)) {
             let mut jumping = sampler(length, seed);
             for step in steps {
@@ -179,8 +240,8 @@ mod tests {
         let first: Vec<u32> = one.batch(0, 1000).iter().map(|pick| pick.index).collect();
         let second: Vec<u32> = one.batch(1, 1000).iter().map(|pick| pick.index).collect();
         let other: Vec<u32> = sampler(1000, 2).batch(0, 1000).iter().map(|pick| pick.index).collect();
-        let unlabelled = permutation(&one.indices, Order::Unlabelled, 1, 0);
-        assert!(first != second && first != other && first != unlabelled && first != one.indices);
+        let unlabelled = permutation(&one.cycles[0].indices, Order::Unlabelled, 1, [0; 3]);
+        assert!(first != second && first != other && first != unlabelled && first != one.cycles[0].indices);
     }
 
     #[test]

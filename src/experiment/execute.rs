@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::{Comparison, PREDICTIONS};
 use super::{Dataset, ExperimentError, Places, Shown};
+use crate::algorithms::AlgorithmBuilder;
 use crate::config::Resolved;
 use crate::data::{FIT_FILTER, Split};
 use crate::device;
@@ -29,6 +30,8 @@ const RESULT: &str = "result.json";
 pub struct Experiment<'a> {
     /// All settings, with their origins.
     pub config: &'a Resolved,
+    /// The algorithm: that of `config`, or one of another crate.
+    pub algorithm: &'a dyn AlgorithmBuilder,
     /// The images.
     pub dataset: &'a Dataset,
     /// Their division.
@@ -94,6 +97,7 @@ impl Experiment<'_> {
         progress: &Shown,
         stop: &AtomicBool,
     ) -> Result<Finished, ExperimentError> {
+        self.check()?;
         let plan = self.plan();
         let unfinished =
             if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
@@ -111,6 +115,22 @@ impl Experiment<'_> {
         result
     }
 
+    /// Refuses what would be found out only at the end: other images than the recipe was made for, an order of classes that
+    /// have none.
+    ///
+    /// # Errors
+    /// In words, with what can be done.
+    pub fn check(&self) -> Result<(), ExperimentError> {
+        let (config, manifest) = (&self.config.value, &self.dataset.manifest);
+        let images = manifest.images.len() + manifest.set_aside.len();
+        let compared = config.published.compare(self.dataset.classes.len(), images);
+        compared.map_err(|reason| ExperimentError::OtherImages { reason })?;
+        match config.labels.ordinal_width > 0.0 && !self.dataset.classes.kind().is_ordered() {
+            true => Err(ExperimentError::NotOrdered),
+            false => Ok(()),
+        }
+    }
+
     /// What is to be done; its fingerprint finds earlier runs of the same.
     pub fn plan(&self) -> RunPlan {
         RunPlan::new(self.config, self.inputs())
@@ -119,14 +139,20 @@ impl Experiment<'_> {
     /// What the run is frozen with: a job reads only this and the images.
     fn inputs(&self) -> Vec<Input> {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
-        vec![
+        let mut inputs = vec![
             Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
             Input {
                 name: "classes.json".into(),
                 bytes: json(serde_json::to_vec_pretty(&self.dataset.classes)),
             },
             Input { name: "split.json".into(), bytes: json(serde_json::to_vec(self.split)) },
-        ]
+        ];
+        if self.algorithm.name() != self.config.value.algorithm.name.as_str() {
+            // The configuration knows nothing of it; its settings tell one run from another all the same.
+            let bytes = format!("{:#?}\n", self.algorithm).into_bytes();
+            inputs.push(Input { name: "algorithm.txt".into(), bytes });
+        }
+        inputs
     }
 
     fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
@@ -135,7 +161,7 @@ impl Experiment<'_> {
         let labels = self.dataset.labels();
         let job = Job {
             config: &self.config.value,
-            algorithm: &self.config.value.algorithm,
+            algorithm: self.algorithm,
             model: &self.model,
             cache: &cache,
             labels: &labels,
@@ -145,7 +171,7 @@ impl Experiment<'_> {
         let bar = progress.begin("training", job.total_steps());
         let outcome = train(&job, run.dir(), stop, &bar);
         bar.finish();
-        let outcome = outcome?;
+        let outcome = self.ordered(outcome?);
         self.bundle(run.dir(), &outcome)?;
         self.predictions(run.dir(), &outcome)?;
         self.report(run.dir(), &outcome)?;
@@ -161,9 +187,22 @@ impl Experiment<'_> {
         Ok(finished)
     }
 
+    /// With the mean absolute error, where classes are percentage bins.
+    fn ordered(&self, outcome: Outcome) -> Outcome {
+        if !self.dataset.classes.kind().is_ordered() {
+            return outcome;
+        }
+        let (evaluation, test) = (outcome.evaluation, outcome.test);
+        Outcome {
+            evaluation: evaluation.map(Scores::in_percent),
+            test: test.map(Scores::in_percent),
+            ..outcome
+        }
+    }
+
     fn bundle(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
         let mut about = BTreeMap::from([
-            ("algorithm".to_owned(), self.config.value.algorithm.name.to_string()),
+            ("algorithm".to_owned(), self.algorithm.name().to_owned()),
             ("labelled images".to_owned(), self.split.labelled.len().to_string()),
             ("unlabelled images".to_owned(), self.split.unlabelled.len().to_string()),
             ("taken after step".to_owned(), outcome.taken_at.to_string()),
@@ -171,6 +210,9 @@ impl Experiment<'_> {
         for (name, scores) in [("evaluation", &outcome.evaluation), ("test", &outcome.test)] {
             if let Some(scores) = scores {
                 about.insert(format!("{name} accuracy"), format!("{:.4}", scores.accuracy));
+                if let Some(off) = scores.mean_absolute_error {
+                    about.insert(format!("{name} mean absolute error"), format!("{off:.2} %"));
+                }
             }
         }
         let preprocessing = Preprocessing {
@@ -215,6 +257,28 @@ impl Experiment<'_> {
         Ok(None)
     }
 
+    /// What matters at first sight.
+    fn facts(&self, outcome: &Outcome) -> Vec<(String, String)> {
+        let images = &self.dataset.manifest;
+        let mut facts = vec![
+            ("Steps".into(), outcome.steps.to_string()),
+            ("Training time".into(), format!("{:.1} s", outcome.seconds)),
+            ("Device".into(), device::describe(&self.device).into()),
+            ("Images".into(), images.images.len().to_string()),
+            ("Labelled, to train on".into(), self.split.labelled.len().to_string()),
+            ("Labelled, to choose the model".into(), self.split.evaluation.len().to_string()),
+            ("Test images".into(), self.split.test.len().to_string()),
+            ("Unlabelled".into(), self.split.unlabelled.len().to_string()),
+            ("Set aside".into(), images.set_aside.len().to_string()),
+        ];
+        let published = &self.config.value.published;
+        if let Some(rate) = published.error_rate {
+            let source = published.source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
+            facts.push(("Published error rate".into(), format!("{rate} %{source}")));
+        }
+        facts
+    }
+
     fn report(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
         let names = self.dataset.classes.names();
         let sets = [("Test images", &outcome.test), ("Evaluation images", &outcome.evaluation)];
@@ -241,19 +305,9 @@ impl Experiment<'_> {
         let images = &self.dataset.manifest;
         let summary = RunSummary {
             title: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            algorithm: self.config.value.algorithm.name.to_string(),
+            algorithm: self.algorithm.name().to_owned(),
             model: self.config.value.model.name.clone(),
-            facts: vec![
-                ("Steps".into(), outcome.steps.to_string()),
-                ("Training time".into(), format!("{:.1} s", outcome.seconds)),
-                ("Device".into(), device::describe(&self.device).into()),
-                ("Images".into(), images.images.len().to_string()),
-                ("Labelled, to train on".into(), self.split.labelled.len().to_string()),
-                ("Labelled, to choose the model".into(), self.split.evaluation.len().to_string()),
-                ("Test images".into(), self.split.test.len().to_string()),
-                ("Unlabelled".into(), self.split.unlabelled.len().to_string()),
-                ("Set aside".into(), images.set_aside.len().to_string()),
-            ],
+            facts: self.facts(outcome),
             verdict: match self.baseline {
                 Some(baseline) => Comparison::of(folder, baseline)?.map(|comparison| comparison.sentence()),
                 None => None,

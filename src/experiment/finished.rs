@@ -73,7 +73,9 @@ impl FinishedRun {
     pub fn scores(&self, cache: &ImageCache, indices: &[u32]) -> Scores {
         let labels: Vec<Option<u16>> = self.manifest.images.iter().map(|image| image.label).collect();
         let classes = self.bundle.classes.len();
-        evaluate(&self.network, cache, indices, &labels, classes, &self.bundle.preprocessing.normalisation)
+        let normalisation = &self.bundle.preprocessing.normalisation;
+        let scores = evaluate(&self.network, cache, indices, &labels, classes, normalisation);
+        if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }
     }
 
     /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many

@@ -9,6 +9,7 @@ mod dataset;
 mod execute;
 mod finished;
 mod progress;
+mod rehearsal;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub use dataset::{Dataset, Places};
 pub use execute::{Experiment, Finished, network_config};
 pub use finished::FinishedRun;
 pub use progress::Shown;
+pub use rehearsal::Rehearsal;
 
 use crate::files::WriteError;
 
@@ -72,6 +74,15 @@ pub enum ExperimentError {
         /// Its folder.
         path: PathBuf,
     },
+    /// The recipe was made for other images.
+    #[error("{reason}")]
+    OtherImages {
+        /// What differs, and what can be done.
+        reason: String,
+    },
+    /// A loss by distance for classes without any.
+    #[error("`labels.ordinal_width` is for percentage bins; these classes have no order, set it to 0")]
+    NotOrdered,
     /// Not what a run writes.
     #[error("`{path}` is damaged: {reason}", path = path.display())]
     Damaged {

@@ -28,6 +28,9 @@ pub struct Scores {
     pub top_k: Vec<TopK>,
     /// Mean of `-ln softmax(scores)[target]`, in nats; `None` when only predictions were known.
     pub cross_entropy: Option<f64>,
+    /// For percentage bins: mean distance between predicted and true bin, in percent points from 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_absolute_error: Option<f64>,
     /// One entry per class, in class order.
     pub per_class: Vec<ClassScores>,
     /// The counts all of this comes from.
@@ -94,9 +97,23 @@ impl Scores {
             macro_all: Macro::of(per_class.iter()),
             top_k: Vec::new(),
             cross_entropy: None,
+            mean_absolute_error: None,
             per_class,
             confusion,
         }
+    }
+
+    /// Classes are bins of a share from 0 to 100 %, in order and equally wide: adds the mean absolute error.
+    pub fn in_percent(self) -> Self {
+        let classes = self.confusion.classes();
+        let pairs = (0..classes).flat_map(|target| (0..classes).map(move |predicted| (target, predicted)));
+        let distances = pairs.map(|(target, predicted)| {
+            self.confusion.count(target, predicted) as f64 * target.abs_diff(predicted) as f64
+        });
+        let bins: f64 = distances.sum();
+        let width = 100.0 / classes.max(1) as f64;
+        let error = if self.samples == 0 { 0.0 } else { width * bins / self.samples as f64 };
+        Self { mean_absolute_error: Some(error), ..self }
     }
 
     /// Where the accuracy on further images of the same kind lies, with 95 % confidence.
@@ -104,10 +121,12 @@ impl Scores {
         wilson(self.confusion.correct(), self.samples)
     }
 
-    /// The accuracy as people read it: "72.9 % (72.0 to 73.8)".
+    /// The accuracy as people read it: "72.9 % (72.0 to 73.8)", and how far off predictions of percentage bins are.
     pub fn accuracy_text(&self) -> String {
         let Interval { low, high } = self.accuracy_interval();
-        format!("{:.1} % ({:.1} to {:.1})", 100.0 * self.accuracy, 100.0 * low, 100.0 * high)
+        let off =
+            self.mean_absolute_error.map_or_else(String::new, |off| format!(", {off:.1} % off on average"));
+        format!("{:.1} % ({:.1} to {:.1}){off}", 100.0 * self.accuracy, 100.0 * low, 100.0 * high)
     }
 
     /// Top-k accuracy, if that k was asked for.
@@ -156,6 +175,16 @@ mod tests {
         assert_eq!(scores.macro_present.recall, 0.75);
         assert_eq!(scores.macro_all.recall, 0.375);
         assert_eq!((scores.accuracy, scores.error_rate, scores.balanced_accuracy), (0.75, 0.25, 0.75));
+    }
+
+    #[test]
+    fn bins_tell_how_far_off_predictions_are() {
+        // Four bins of 25 %: two hits, one neighbour, one three bins away.
+        let scores = Scores::from_predictions(&[0, 1, 2, 0], &[0, 1, 1, 3], 4).unwrap().in_percent();
+        assert_eq!(scores.mean_absolute_error, Some(25.0));
+        assert!(scores.accuracy_text().ends_with(", 25.0 % off on average"), "{}", scores.accuracy_text());
+        let text = serde_json::to_string(&scores).unwrap();
+        assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), scores);
     }
 
     #[test]

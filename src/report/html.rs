@@ -147,6 +147,8 @@ impl RunSummary {
             let informative = scores.top_k.iter().filter(|top| top.k > 1 && top.k < scores.per_class.len());
             rows.extend(informative.map(|top| (format!("Top-{} accuracy", top.k), percent(top.accuracy))));
             rows.extend(scores.cross_entropy.map(|loss| ("Cross entropy".to_owned(), format!("{loss:.3}"))));
+            let off = scores.mean_absolute_error;
+            rows.extend(off.map(|off| ("Mean absolute error".to_owned(), format!("{off:.1} %"))));
             rows.push(("Images".to_owned(), thousands(scores.samples)));
             for (name, value) in rows {
                 put(page, format_args!("<dt>{name}</dt><dd>{value}</dd>"));

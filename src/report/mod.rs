@@ -20,5 +20,5 @@ pub use confusion_chart::confusion_svg;
 pub use events::EventWriter;
 pub use html::{ConfigurationRow, Results, RunSummary, SetAsideRow, page};
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
-pub use progress::{Progress, duration};
+pub use progress::{Progress, duration, thousands};
 pub use svg::escape;

@@ -86,6 +86,7 @@ impl<'a> Session<'a> {
     ) -> Result<Experiment<'s>, ExperimentError> {
         Ok(Experiment {
             config: &run.config,
+            algorithm: &run.config.value.algorithm,
             model: network_config(&run.config.value.model, self.dataset.classes.len())?,
             dataset: &self.dataset,
             split,

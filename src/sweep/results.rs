@@ -68,9 +68,9 @@ impl Row {
     }
 }
 
-/// Columns of `results.csv`. Shares are of 1; the interval is Wilson's, 95 %; precision, recall and F1 are means over
+/// Columns of `results.csv`. Shares are of 1; the mean absolute error is in percent and for percentage bins only; the interval is Wilson's, 95 %; precision, recall and F1 are means over
 /// classes.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "algorithm",
     "model",
     "labels_per_class",
@@ -83,6 +83,7 @@ const COLUMNS: [&str; 18] = [
     "recall",
     "f1",
     "error_rate",
+    "mean_absolute_error",
     "steps",
     "seconds",
     "images",
@@ -132,13 +133,14 @@ fn results_csv(rows: &[Row]) -> String {
                 );
                 cells.extend([
                     share(scores.error_rate),
+                    scores.mean_absolute_error.map_or_else(String::new, |off| format!("{off:.4}")),
                     finished.steps.to_string(),
                     format!("{:.1}", finished.seconds),
                     scores.samples.to_string(),
                     set.to_owned(),
                 ]);
             }
-            None => cells.extend(std::iter::repeat_n(String::new(), 11)),
+            None => cells.extend(std::iter::repeat_n(String::new(), 12)),
         }
         let name = row.folder.as_ref().and_then(|folder| folder.file_name());
         cells.push(name.map_or_else(String::new, |name| name.to_string_lossy().into_owned()));

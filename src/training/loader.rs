@@ -6,9 +6,13 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
+use harvest_models::ClassifierConfig;
+use rand::{Rng, RngExt};
+
 use crate::algorithms::Views;
 use crate::augment::{View, ViewConfig, ViewRequest, fill_views};
 use crate::data::{ImageCache, Pick, Sampler};
+use crate::random::{Purpose, stream};
 
 /// How many batches wait at most.
 const AHEAD: usize = 2;
@@ -30,6 +34,32 @@ pub struct HostBatch {
     pub indices: Vec<u32>,
     /// Passes over the unlabelled (else the labelled) images that are complete before this step.
     pub epoch: u64,
+}
+
+impl HostBatch {
+    /// Noise in place of views, the same in every run, for measurements and rehearsals: time does not depend on what
+    /// pictures show.
+    pub fn noise(
+        labelled: usize,
+        unlabelled: usize,
+        wanted: Views,
+        model: &ClassifierConfig,
+        step: u64,
+    ) -> Self {
+        let bytes_each = model.image_size() * model.image_size() * 3;
+        let mut rng = stream(1, Purpose::View, [step, 0, 0]);
+        let mut views = |count: usize| {
+            let mut bytes = vec![0; count * bytes_each];
+            rng.fill_bytes(&mut bytes);
+            bytes
+        };
+        let weak = (0..wanted.weak).map(|_| views(unlabelled)).collect();
+        let strong = (0..wanted.strong).map(|_| views(unlabelled)).collect();
+        let images = views(labelled);
+        let labels = (0..labelled).map(|_| rng.random_range(0..model.classes() as i32)).collect();
+        let indices = (0..unlabelled as u32).collect();
+        Self { step, labelled: images, labels, weak, strong, indices, epoch: 0 }
+    }
 }
 
 /// Everything batches are made from.

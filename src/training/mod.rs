@@ -2,6 +2,7 @@
 //!
 //! The loop never asks which algorithm or which network it runs.
 
+mod auxiliary;
 pub mod checkpoint;
 mod ema;
 mod evaluation;
@@ -10,6 +11,7 @@ mod network;
 mod optimizer;
 mod schedule;
 mod session;
+mod setup;
 mod trainer;
 
 pub use ema::Ema;
@@ -18,5 +20,6 @@ pub use loader::{HostBatch, Loader};
 pub use network::StepNetwork;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError};
 pub use schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
-pub use session::{Scalars, Session, Setup};
+pub use session::{Scalars, Session};
+pub use setup::{Setup, total_steps};
 pub use trainer::{Job, Outcome, TrainError, train};

@@ -1,7 +1,7 @@
 //! A classifier as the algorithms see it during one step.
 
 use burn::tensor::Tensor;
-use harvest_models::{Classifier, Mode, Noise, Rows};
+use harvest_models::{AuxiliaryHead, Classifier, Mode, Noise, Rows};
 
 use crate::algorithms::Network;
 
@@ -13,6 +13,8 @@ use crate::algorithms::Network;
 pub struct StepNetwork<'a> {
     student: &'a Classifier,
     teacher: Classifier,
+    average: Option<&'a Classifier>,
+    auxiliary: Option<&'a AuxiliaryHead>,
     rows_are_independent: bool,
     /// Key of this step's stochastic depth.
     noise: u64,
@@ -21,7 +23,19 @@ pub struct StepNetwork<'a> {
 impl<'a> StepNetwork<'a> {
     /// For one step; `noise` is the step's own seed.
     pub fn new(net: &'a Classifier, rows_are_independent: bool, noise: u64) -> Self {
-        Self { student: net, teacher: net.detached(), rows_are_independent, noise }
+        Self {
+            student: net,
+            teacher: net.detached(),
+            average: None,
+            auxiliary: None,
+            rows_are_independent,
+            noise,
+        }
+    }
+
+    /// With the running average of the weights, off the graph, and the head of a pretext task if there is one.
+    pub fn beside(self, average: &'a Classifier, auxiliary: Option<&'a AuxiliaryHead>) -> Self {
+        Self { average: Some(average), auxiliary, ..self }
     }
 
     fn mode<'r>(&self, rows: &'r [u64]) -> Mode<'r> {
@@ -36,6 +50,18 @@ impl Network for StepNetwork<'_> {
 
     fn teacher(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
         self.teacher.forward(images.inner(), self.mode(rows)).logits
+    }
+
+    fn average(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
+        self.average.unwrap_or(&self.teacher).forward(images.inner(), self.mode(rows)).logits
+    }
+
+    fn auxiliary(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
+        let output = self.student.forward(images, self.mode(rows));
+        match self.auxiliary {
+            Some(head) => head.forward(output.features),
+            None => output.logits.narrow(1, 0, 0),
+        }
     }
 
     fn rows_are_independent(&self) -> bool {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use harvest_kernels::AdamW;
 use harvest_models::{Classifier, NamedTensors, ParameterInfo};
 
@@ -106,20 +106,24 @@ impl Optimizer {
         state
     }
 
-    /// Takes back what [`Optimizer::state`] gave.
+    /// Takes back what [`Optimizer::state`] gave, for the `parameters` it was made for, on `device` (without autodiff).
     ///
     /// # Errors
     /// If it belongs to another optimizer or network; the optimizer is then as it was.
-    pub fn restore(&mut self, mut state: NamedTensors, net: &Classifier) -> Result<(), OptimizerError> {
+    pub fn restore(
+        &mut self,
+        mut state: NamedTensors,
+        parameters: Vec<ParameterInfo>,
+        device: &Device,
+    ) -> Result<(), OptimizerError> {
         let foreign = |reason: String| OptimizerError::Foreign { reason };
-        let device = net.device().inner();
         let updates = state
             .remove("updates")
             .and_then(|data| data.iter::<i64>().next())
             .and_then(|updates| u32::try_from(updates).ok())
             .ok_or_else(|| foreign("it does not tell the number of updates".to_owned()))?;
         let mut slots = BTreeMap::new();
-        for parameter in net.parameters() {
+        for parameter in parameters {
             let mut own = Vec::new();
             for part in self.parts() {
                 let key = format!("{part}/{}", parameter.name);
@@ -129,7 +133,7 @@ impl Optimizer {
                     let found = data.num_elements();
                     return Err(foreign(format!("`{key}` has {found} values, not {expected}")));
                 }
-                own.push(Tensor::from_data(data, &device));
+                own.push(Tensor::from_data(data, device));
             }
             match own.len() {
                 0 => {}
@@ -305,7 +309,9 @@ mod tests {
             let mut first = Optimizer::new(config.clone(), &net);
             let start = after_a_step(&mut first, net, 0.1);
             let (mut second, other) = (Optimizer::new(config, &start), start.clone());
-            second.restore(first.state(), &start).expect("its own state");
+            second
+                .restore(first.state(), start.parameters(), &start.device().inner())
+                .expect("its own state");
             assert_eq!(second.state(), first.state());
             let ends = [after_a_step(&mut first, start, 0.1), after_a_step(&mut second, other, 0.1)];
             assert_eq!(ends[0].to_tensors(), ends[1].to_tensors());
@@ -345,7 +351,10 @@ mod tests {
             let mut optimizer = Optimizer::new(ADAMW, &net);
             let net = after_a_step(&mut optimizer, net, 0.1);
             let before = optimizer.state();
-            let error = optimizer.restore(foreign, &net).expect_err("it does not fit").to_string();
+            let error = optimizer
+                .restore(foreign, net.parameters(), &net.device().inner())
+                .expect_err("it does not fit")
+                .to_string();
             assert!(error.contains(word), "{error}");
             assert_eq!(optimizer.state(), before);
         }

@@ -2,54 +2,20 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
-use harvest_models::{Classifier, ClassifierConfig, ConfigError};
+use harvest_models::{Classifier, ConfigError};
 use rand::RngExt;
 
+use super::auxiliary::Auxiliary;
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::ema::Ema;
 use super::loader::HostBatch;
 use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig};
-use crate::algorithms::{Algorithm, AlgorithmBuilder, Objective, Problem, SslBatch, Views};
-use crate::augment::Normalisation;
-use crate::config::{Precision, Switch, TrainingConfig};
+use super::setup::Setup;
+use crate::algorithms::{Algorithm, SslBatch, Views};
+use crate::config::Switch;
 use crate::inference::images_to_tensor;
 use crate::random::{Purpose, stream};
-
-/// What [`Session::new`] builds from.
-#[derive(Debug, Clone)]
-pub struct Setup<'a> {
-    /// The network.
-    pub model: &'a ClassifierConfig,
-    /// The algorithm.
-    pub algorithm: &'a dyn AlgorithmBuilder,
-    /// Everything about optimisation.
-    pub training: &'a TrainingConfig,
-    /// What views are scaled with.
-    pub normalisation: &'a Normalisation,
-    /// Classes, images, steps; its device is where the run computes, without autodiff.
-    pub problem: Problem,
-    /// What labelled images are trained towards.
-    pub objective: Objective,
-}
-
-impl Setup<'_> {
-    /// Identifies network, classes and algorithm in checkpoints.
-    pub fn kind(&self) -> String {
-        let model = serde_json::to_string(self.model).expect("a network's configuration is plain data");
-        format!("{} with {model}", self.algorithm.name())
-    }
-
-    /// Whether networks compute in bf16: where asked for, or automatically on GPUs.
-    fn precision(&self) -> harvest_models::Precision {
-        match self.training.precision {
-            Precision::F32 => harvest_models::Precision::F32,
-            Precision::Bf16 => harvest_models::Precision::Bf16,
-            Precision::Auto if crate::device::is_cpu(&self.problem.device) => harvest_models::Precision::F32,
-            Precision::Auto => harvest_models::Precision::Bf16,
-        }
-    }
-}
 
 /// A run between two steps.
 pub struct Session<'a> {
@@ -58,6 +24,7 @@ pub struct Session<'a> {
     ema: Ema,
     optimizer: Optimizer,
     algorithm: Box<dyn Algorithm>,
+    auxiliary: Option<Auxiliary>,
     /// Steps done.
     pub step: u64,
 }
@@ -80,10 +47,16 @@ impl<'a> Session<'a> {
             momentum: setup.training.momentum,
             layer_decay: setup.training.layer_decay,
         };
+        let algorithm = setup.build_algorithm();
+        let auxiliary = (algorithm.auxiliary_outputs() > 0).then(|| {
+            let (outputs, seed) = (algorithm.auxiliary_outputs(), setup.training.seed);
+            Auxiliary::new(&network, outputs, seed, optimizer.clone(), &device)
+        });
         Ok(Self {
-            ema: Ema::new(setup.training.ema, &network),
+            ema: average(&setup, algorithm.as_ref(), &network),
             optimizer: Optimizer::new(optimizer, &network),
-            algorithm: setup.algorithm.build(&setup.problem),
+            algorithm,
+            auxiliary,
             network,
             step: 0,
             setup,
@@ -96,7 +69,7 @@ impl<'a> Session<'a> {
     /// If they are not this network's.
     pub fn load_weights(&mut self, file: &std::path::Path) -> Result<(), harvest_models::WeightsError> {
         self.network.load_safetensors(file)?;
-        self.ema = Ema::new(self.setup.training.ema, &self.network);
+        self.ema = average(&self.setup, self.algorithm.as_ref(), &self.network);
         Ok(())
     }
 
@@ -105,16 +78,26 @@ impl<'a> Session<'a> {
         self.algorithm.views()
     }
 
+    /// Number of trainable values of the network.
+    pub fn num_parameters(&self) -> usize {
+        self.network.num_parameters()
+    }
+
     /// One step on `batch` with learning rate `lr`. Reads nothing back from the device, but for the mask where masked
     /// views are left out.
     pub fn advance(&mut self, batch: HostBatch, lr: f64) -> Scalars {
         let batch = self.upload(batch);
         let noise = stream(self.setup.training.seed, Purpose::Network, [self.step, 0, 0]).random();
         let independent = self.setup.model.rows_are_independent();
-        let step = self.algorithm.step(&StepNetwork::new(&self.network, independent, noise), &batch);
+        let head = self.auxiliary.as_ref().map(Auxiliary::head);
+        let network = StepNetwork::new(&self.network, independent, noise).beside(self.ema.network(), head);
+        let step = self.algorithm.step(&network, &batch);
         let mut scalars = vec![("loss", step.total.clone().inner())];
         scalars.extend(step.scalars);
-        let gradients = step.total.backward();
+        let mut gradients = step.total.backward();
+        if let Some(auxiliary) = &mut self.auxiliary {
+            auxiliary.update(&mut gradients, lr);
+        }
         let mut gradients = GradientsParams::from_grads(gradients, &self.network);
         // A stand-in keeps the field filled: with a second handle on the weights the optimizer could not work in place.
         let network = std::mem::replace(&mut self.network, self.ema.network().clone());
@@ -148,12 +131,14 @@ impl<'a> Session<'a> {
 
     /// Everything, for the disk.
     pub fn checkpoint(&self, best: Option<(f64, u64)>, seconds: f64) -> Checkpoint {
+        let mut algorithm = self.algorithm.state();
+        algorithm.extend(self.auxiliary.iter().flat_map(Auxiliary::state));
         Checkpoint {
             progress: Progress { step: self.step, best, seconds, kind: self.setup.kind() },
             model: self.network.to_tensors(),
             ema: self.ema.network().to_tensors(),
             optimizer: self.optimizer.state(),
-            algorithm: self.algorithm.state(),
+            algorithm,
         }
     }
 
@@ -161,13 +146,26 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// If it does not fit.
-    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, mut checkpoint: Checkpoint) -> Result<(), CheckpointError> {
         let misfit = |error: &dyn std::error::Error| CheckpointError::Misfit(error.to_string());
         self.ema.network_mut().load_tensors(&checkpoint.ema).map_err(|e| misfit(&e))?;
         self.network.load_tensors(&checkpoint.model).map_err(|e| misfit(&e))?;
-        self.optimizer.restore(checkpoint.optimizer, &self.network).map_err(|e| misfit(&e))?;
+        let (parameters, device) = (self.network.parameters(), self.network.device().inner());
+        self.optimizer.restore(checkpoint.optimizer, parameters, &device).map_err(|e| misfit(&e))?;
+        if let Some(auxiliary) = &mut self.auxiliary {
+            auxiliary.restore(&mut checkpoint.algorithm, &device).map_err(CheckpointError::Misfit)?;
+        }
         self.algorithm.restore(checkpoint.algorithm).map_err(|e| misfit(&e))?;
         self.step = checkpoint.progress.step;
         Ok(())
     }
+}
+
+/// The average of a run that starts from `network`: as configured, else as the algorithm needs it.
+fn average(setup: &Setup<'_>, algorithm: &dyn Algorithm, network: &Classifier) -> Ema {
+    let decay = match setup.training.ema {
+        0.0 => algorithm.average_decay().map_or(0.0, f64::from),
+        decay => decay,
+    };
+    Ema::new(decay, network)
 }

@@ -11,9 +11,10 @@ use super::checkpoint::{CheckpointError, Checkpoints};
 use super::evaluation::evaluate_each;
 use super::loader::Loader;
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
-use super::session::{Scalars, Session, Setup};
-use crate::algorithms::{AlgorithmBuilder, Objective, Problem, Views};
-use crate::config::Config;
+use super::session::{Scalars, Session};
+use super::setup::{Setup, total_steps};
+use crate::algorithms::{AlgorithmBuilder, Views};
+use crate::config::{Config, Sampling};
 use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
 use crate::metrics::Scores;
 use crate::report::{EventWriter, MetricsLog, MetricsLogError, Progress};
@@ -65,14 +66,16 @@ pub enum TrainError {
         step: u64,
     },
     /// The loss or a weight is no longer a finite number. Nothing of it is in any checkpoint.
-    #[error(
-        "the loss became {loss} in step {step}; try a lower `training.lr` or a longer `training.warmup_steps`"
-    )]
+    #[error("{}", diverged(*step, *loss, *part, *saved))]
     Diverged {
         /// The step, from 0.
         step: u64,
         /// What the loss is; NaN too if it was a weight.
         loss: f32,
+        /// The part of the loss that is not finite, if one is; without, a weight or the sum.
+        part: Option<&'static str>,
+        /// Steps of the newest checkpoint, from which the run can go on.
+        saved: Option<u64>,
     },
     /// No such network.
     #[error(transparent)]
@@ -94,41 +97,28 @@ pub enum TrainError {
     Events(#[source] std::io::Error),
 }
 
+/// What diverged, and what can be done.
+fn diverged(step: u64, loss: f32, part: Option<&str>, saved: Option<u64>) -> String {
+    let what = match part {
+        Some(part) => format!("the loss became {loss} in step {step}, in its part `{part}`"),
+        None if loss.is_nan() => format!("the loss or a weight became {loss} in step {step}"),
+        None => format!("the loss became {loss} in step {step}"),
+    };
+    let kept = match saved {
+        Some(saved) => format!("the checkpoint after step {saved} is sound, and the run goes on from there"),
+        None => "nothing had been saved yet".to_owned(),
+    };
+    format!("{what}; {kept}; try a lower `training.lr` or a longer `training.warmup_steps`")
+}
+
 impl Job<'_> {
-    /// Optimizer steps of the run: as configured, else the configured epochs over the unlabelled images.
+    /// Optimizer steps of the run; see [`total_steps`].
     pub fn total_steps(&self) -> u64 {
-        let training = &self.config.training;
-        let per_step = u64::from(training.batch) * u64::from(training.unlabelled_ratio);
-        let per_epoch = (self.split.unlabelled.len() as u64).div_ceil(per_step.max(1)).max(1);
-        training.steps.map_or_else(|| u64::from(training.epochs) * per_epoch, u64::from)
+        total_steps(&self.config.training, self.split)
     }
 
     fn setup(&self) -> Setup<'_> {
-        Setup {
-            model: self.model,
-            algorithm: self.algorithm,
-            training: &self.config.training,
-            normalisation: &self.config.views.normalisation,
-            problem: self.problem(),
-            objective: Objective::default(),
-        }
-    }
-
-    fn problem(&self) -> Problem {
-        let classes = self.model.classes();
-        let mut labelled_per_class = vec![0; classes];
-        for label in self.split.labelled.iter().filter_map(|index| self.labels[*index as usize]) {
-            labelled_per_class[usize::from(label)] += 1;
-        }
-        Problem {
-            classes,
-            images: self.labels.len(),
-            unlabelled: self.split.unlabelled.len(),
-            labelled_per_class,
-            total_steps: self.total_steps(),
-            seed: self.config.training.seed,
-            device: self.device.clone(),
-        }
+        Setup::of(self.config, self.algorithm, self.model, self.labels, self.split, &self.device)
     }
 
     fn schedule(&self) -> CosineWithWarmup {
@@ -145,7 +135,11 @@ impl Job<'_> {
     fn loader(&self, wanted: Views) -> Result<Loader<'_>, SamplerError> {
         let training = &self.config.training;
         let batch = training.batch as usize;
-        let labelled = Sampler::new(self.split.labelled.clone(), Order::Labelled, training.seed)?;
+        let labelled = match self.config.labels.sampling {
+            Sampling::Images => vec![self.split.labelled.clone()],
+            Sampling::Classes => self.labelled_by_class(),
+        };
+        let labelled = Sampler::balanced(labelled, Order::Labelled, training.seed)?;
         let unlabelled = (wanted != Views::NONE)
             .then(|| Sampler::new(self.split.unlabelled.clone(), Order::Unlabelled, training.seed))
             .transpose()?;
@@ -158,6 +152,15 @@ impl Job<'_> {
             wanted,
             unlabelled: unlabelled.map(|sampler| (sampler, batch * training.unlabelled_ratio as usize)),
         })
+    }
+
+    fn labelled_by_class(&self) -> Vec<Vec<u32>> {
+        let mut classes = vec![Vec::new(); self.model.classes()];
+        for &index in &self.split.labelled {
+            let label = self.labels[index as usize].expect("images of the labelled split have a label");
+            classes[usize::from(label)].push(index);
+        }
+        classes
     }
 
     fn scores(&self, network: &Classifier, indices: &[u32]) -> Option<Scores> {
@@ -185,10 +188,11 @@ pub fn train(
     let kind = setup.kind();
     let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?;
     let mut session = Session::new(setup)?;
-    let (mut best, mut earlier) = (None, 0.0);
+    let (mut best, mut earlier, mut saved) = (None, 0.0, None);
     if let Some(checkpoint) = checkpoints.last(&kind)? {
         (best, earlier) = (checkpoint.progress.best, checkpoint.progress.seconds);
         session.restore(checkpoint)?;
+        saved = Some(session.step);
         progress.milestone(&format!("going on after step {}", session.step));
     } else if let Some(weights) = &job.config.model.pretrained {
         session.load_weights(weights).map_err(TrainError::Pretrained)?;
@@ -208,10 +212,9 @@ pub fn train(
             let Ok(batch) = batches.recv() else { break };
             let (step, epoch, lr) = (batch.step, batch.epoch, schedule.rate(batch.step));
             let scalars = session.advance(batch, lr);
-            logs.flush_pending(progress)?;
-            if step % u64::from(training.log_every) == 0 || session.step == total {
-                logs.pending = Some(Pending { step, epoch, lr, scalars, images: per_step });
-            }
+            let line = step % u64::from(training.log_every) == 0 || session.step == total;
+            logs.flush_pending(progress, saved)?;
+            logs.pending = Some(Pending { step, epoch, lr, scalars, images: per_step, line });
             progress.set(session.step);
 
             let finished = session.step == total;
@@ -219,7 +222,7 @@ pub fn train(
             let due = |every: u32| session.step.is_multiple_of(u64::from(every)) || finished;
             let mut is_best = false;
             if due(training.evaluate_every) && !job.split.evaluation.is_empty() {
-                logs.flush_pending(progress)?;
+                logs.flush_pending(progress, saved)?;
                 let scores = job.scores(session.predictor(), &job.split.evaluation);
                 let accuracy = scores.map_or(0.0, |scores| scores.accuracy);
                 // Few evaluation images make ties common; the later model has seen more.
@@ -236,15 +239,16 @@ pub fn train(
                 progress.milestone(&line);
             }
             if is_best || interrupted || due(training.checkpoint_every) {
-                logs.flush_pending(progress)?;
+                logs.flush_pending(progress, saved)?;
                 logs.sync()?;
                 let seconds = earlier + started.elapsed().as_secs_f64();
                 let checkpoint = session.checkpoint(best, seconds);
                 if !checkpoint.is_finite() {
-                    // Losses are only read where they are logged; to go on from such weights would never end well.
-                    return Err(TrainError::Diverged { step, loss: f32::NAN });
+                    // The loss of this step was sound, what came of it is not.
+                    return Err(TrainError::Diverged { step, loss: f32::NAN, part: None, saved });
                 }
                 checkpoints.save(&checkpoint)?;
+                saved = Some(session.step);
             }
             if interrupted && !finished {
                 return Err(TrainError::Interrupted { step: session.step });
@@ -274,6 +278,8 @@ struct Pending {
     lr: f64,
     scalars: Scalars,
     images: u64,
+    /// Whether they make a line of the log, or are only looked at.
+    line: bool,
 }
 
 /// `metrics.csv` and TensorBoard events.
@@ -298,13 +304,19 @@ impl Logs {
         Ok(Self { metrics, events: events.map_err(TrainError::Events)?, pending: None, mark: None })
     }
 
-    fn flush_pending(&mut self, progress: &Progress) -> Result<(), TrainError> {
+    /// Reads the scalars that wait. `saved`: steps of the newest checkpoint, for the words if they are no numbers.
+    fn flush_pending(&mut self, progress: &Progress, saved: Option<u64>) -> Result<(), TrainError> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let names: Vec<&str> = pending.scalars.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&'static str> = pending.scalars.iter().map(|(name, _)| *name).collect();
         let values = Tensor::cat(pending.scalars.into_iter().map(|(_, value)| value).collect(), 0);
         let values: Vec<f32> = values.into_data().iter::<f32>().collect();
-        if let Some(loss) = values.first().filter(|loss| !loss.is_finite()) {
-            return Err(TrainError::Diverged { step: pending.step, loss: *loss });
+        if let Some(&loss) = values.first().filter(|loss| !loss.is_finite()) {
+            let part = names.iter().zip(&values).skip(1).find(|(_, value)| !value.is_finite());
+            let part = part.map(|(name, _)| *name);
+            return Err(TrainError::Diverged { step: pending.step, loss, part, saved });
+        }
+        if !pending.line {
+            return Ok(());
         }
         let mut row = vec![("epoch", pending.epoch as f64), ("lr", pending.lr)];
         row.extend(names.iter().copied().zip(values.iter().map(|value| f64::from(*value))));

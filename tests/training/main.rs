@@ -1,5 +1,6 @@
 //! Training as a whole: what a step computes, and that a run survives everything that can happen to it.
 
+mod algorithms;
 mod checkpoints;
 mod determinism;
 mod divergence;

@@ -9,7 +9,7 @@ fn network(outcome: &Outcome) -> harvest_models::NamedTensors {
 }
 
 /// Compares an uninterrupted run with one that is interrupted `interruptions` times, after one step each.
-fn resumes(recipe: &Recipe, interruptions: u64) {
+pub fn resumes(recipe: &Recipe, interruptions: u64) {
     let world = World::new();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));

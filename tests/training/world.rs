@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use harvest::algorithms::{AlgorithmName, Objective, Problem};
-use harvest::config::{Config, OptimizerName, TrainingConfig};
+use harvest::config::{AlignmentTarget, Config, OptimizerName, TrainingConfig};
 use harvest::data::{
     CacheOptions, ImageCache, ScanOptions, Silent, Source, SourceKind, Split, SplitConfig, scan,
 };
@@ -185,6 +185,7 @@ impl Recipe {
                 device: Device::flex(),
             },
             objective: Objective::default(),
+            alignment: AlignmentTarget::Off,
         }
     }
 

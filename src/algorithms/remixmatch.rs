@@ -1,0 +1,288 @@
+//! ReMixMatch: MixMatch with aligned guesses, strong views that learn from the weak one, and a pretext task.
+//!
+//! Berthelot et al., ICLR 2020, arXiv:1911.09785. For unlabelled image `b`, `q_b` are the class probabilities of its weak
+//! view; it has two strong views. `B` labelled and `U` unlabelled images a step, `s` its number, `S` steps in all.
+//!
+//! ```text
+//! p_b  ∝ align(q_b)^(1/T)               towards the labelled images' frequencies, see [`super::alignment`]   (sec. 3.1)
+//! X    = labelled, first and second strong, weak views; Y = their one-hot labels, p, p, p
+//! X'   = λ' X + (1-λ') X[permuted],  Y' likewise                                               (as MixMatch)
+//! L_s  = mean over the first B rows of H(Y', f(X'))
+//! L_u  = mean over the other 3U rows of H(Y', f(X'))                                               (sec. 3.3)
+//! L_u1 = mean_b H(p_b, f(first strong view of b))          not blended                             (sec. 3.3)
+//! L_r  = mean_b H(r_b, g(first strong view of b turned by r_b · 90°))                              (sec. 3.3)
+//! L    = L_s + w_r L_r + min(1, s / (r S)) · (w_u L_u + w_1 L_u1)
+//! ```
+//!
+//! `g` is a linear layer of four outputs on the network's features, trained beside the classifier and not part of the model
+//! ([`Algorithm::auxiliary_outputs`]). As in the established implementation: a decaying mean in place of the last 128
+//! batches; one λ a step, not one a row; two strong views (the paper: eight); no ramp on `L_r`. That implementation keeps
+//! all but one chunk of rows from moving the running statistics of batch normalisation, and fixes the decay of the mean at
+//! 0.999; here blended rows and the first strong views share one pass, and the decay is a setting. Partners are drawn
+//! within a rank.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Int, Tensor};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upto, range};
+use crate::random::{Purpose, stream};
+
+use super::alignment::Alignment;
+use super::loss::{cross_entropy_rows, sharpen};
+use super::mixup::{DrawMix, Mix};
+use super::{
+    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, Views,
+    nothing_left, ramp,
+};
+
+/// Quarter turns that the pretext task tells apart.
+const TURNS: usize = 4;
+
+/// Hyper-parameters; defaults are those of the established image recipes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReMixMatchConfig {
+    /// T, above 0; below 1 it sharpens guessed labels. Paper: 0.5.
+    pub temperature: f32,
+    /// α of the blend's Beta distribution, above 0. Paper: 0.75.
+    pub alpha: f32,
+    /// λ of the alignment, per step, in [0, 1). Unset, it follows the number of steps ([`Problem::decay`]): the
+    /// established 0.999 from 50,000 steps on, less in shorter runs.
+    pub decay: Option<f32>,
+    /// w_u, once the ramp is over. Paper: 1.5.
+    pub unlabelled_weight: f32,
+    /// w_1, once the ramp is over. Paper: 0.5.
+    pub strong_weight: f32,
+    /// w_r. Paper: 0.5.
+    pub rotation_weight: f32,
+    /// r, the share of the run over which w_u and w_1 grow, in [0, 1]; 0 for none. Established: 1/64.
+    pub unsup_warm_up: f32,
+}
+
+impl Default for ReMixMatchConfig {
+    fn default() -> Self {
+        Self {
+            temperature: 0.5,
+            alpha: 0.75,
+            decay: None,
+            unlabelled_weight: 1.5,
+            strong_weight: 0.5,
+            rotation_weight: 0.5,
+            unsup_warm_up: 1.0 / 64.0,
+        }
+    }
+}
+
+impl ReMixMatchConfig {
+    /// A temperature and an α above 0, λ below 1, weights not negative, the ramp a share of the run.
+    ///
+    /// # Errors
+    /// The first value that is none of these.
+    pub fn check(&self) -> Result<(), Invalid> {
+        range("algorithm.remixmatch.temperature", self.temperature.into(), Above(0.0), Upto(f64::MAX))?;
+        range("algorithm.remixmatch.alpha", self.alpha.into(), Above(0.0), Upto(f64::MAX))?;
+        if let Some(decay) = self.decay {
+            range("algorithm.remixmatch.decay", decay.into(), From(0.0), Below(1.0))?;
+        }
+        for (key, weight) in [
+            ("algorithm.remixmatch.unlabelled_weight", self.unlabelled_weight),
+            ("algorithm.remixmatch.strong_weight", self.strong_weight),
+            ("algorithm.remixmatch.rotation_weight", self.rotation_weight),
+        ] {
+            range(key, weight.into(), From(0.0), Upto(f64::MAX))?;
+        }
+        range("algorithm.remixmatch.unsup_warm_up", self.unsup_warm_up.into(), From(0.0), Upto(1.0))
+    }
+}
+
+/// How the images of the pretext task are turned: step and images `[U, 3, H, W]` → turned images, in any order, and how many
+/// quarter turns each has.
+pub type Turn = Box<dyn Fn(u64, Tensor<4>) -> (Tensor<4>, Vec<i32>) + Send>;
+
+/// ReMixMatch and the mean it aligns by; blends and turns follow from seed and step.
+pub struct ReMixMatch {
+    config: ReMixMatchConfig,
+    alignment: Alignment,
+    draw: DrawMix,
+    turn: Turn,
+}
+
+impl ReMixMatch {
+    /// With blends and turns drawn by the seed of the run.
+    pub fn new(config: ReMixMatchConfig, problem: &Problem) -> Self {
+        let (draw, turn) = (Mix::by_seed(problem.seed, config.alpha), turn_by_seed(problem.seed));
+        Self::with_draws(config, problem, draw, turn)
+    }
+
+    /// With blends and turns of one's own.
+    pub fn with_draws(config: ReMixMatchConfig, problem: &Problem, draw: DrawMix, turn: Turn) -> Self {
+        let decay = config.decay.unwrap_or_else(|| problem.decay());
+        let alignment = Alignment::new(decay, problem.class_frequencies());
+        Self { config, alignment, draw, turn }
+    }
+
+    /// The guessed labels: `[U, C]`, off the graph. Moves the mean that is aligned by.
+    fn guess(&mut self, network: &dyn Network, batch: &SslBatch) -> Tensor<2> {
+        let probabilities = softmax(batch.teach(network), 1);
+        self.alignment.observe(network.ranks().gather(probabilities.clone()));
+        sharpen(self.alignment.align(probabilities), self.config.temperature)
+    }
+
+    /// The loss of telling how far each first strong view was turned: `[1]`.
+    fn rotation(&self, network: &dyn Network, batch: &SslBatch) -> Tensor<1> {
+        let (images, turns) = (self.turn)(batch.step, batch.strong[0].clone());
+        // The second weak view is not used; its numbers are free for noise of their own.
+        let logits = network.auxiliary(images, &batch.weak_rows(1).collect::<Vec<_>>());
+        let turns = Tensor::<1, Int>::from_data(turns.as_slice(), &logits.device());
+        cross_entropy_rows(logits, Targets::Hard(turns)).mean()
+    }
+}
+
+impl Algorithm for ReMixMatch {
+    fn name(&self) -> &'static str {
+        "remixmatch"
+    }
+
+    fn views(&self) -> Views {
+        Views { weak: 1, strong: 2 }
+    }
+
+    fn auxiliary_outputs(&self) -> usize {
+        TURNS
+    }
+
+    fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
+        let guessed = self.guess(network, batch);
+        let [unlabelled, classes] = guessed.dims();
+        let labelled = batch.labelled.dims()[0];
+        let known = batch.labels.clone().inner().one_hot::<2>(classes).float();
+
+        let (first, second) = (batch.strong[0].clone(), batch.strong[1].clone());
+        let images =
+            Tensor::cat(vec![batch.labelled.clone(), first.clone(), second, batch.weak[0].clone()], 0);
+        let targets = Tensor::cat(vec![known, guessed.clone(), guessed.clone(), guessed.clone()], 0);
+        let mix = (self.draw)(batch.step, labelled + 3 * unlabelled);
+        let targets = Tensor::from_inner(mix.apply(targets));
+
+        let numbers = [batch.labelled_rows(), batch.strong_rows(0), batch.strong_rows(1), batch.weak_rows(0)];
+        let rows: Vec<u64> = numbers.into_iter().flatten().chain(batch.strong_rows(0)).collect();
+        let logits = network.student(Tensor::cat(vec![mix.apply(images), first], 0), &rows);
+        let part = |all: &Tensor<2>, start, length| all.clone().narrow(0, start, length);
+        let blended = labelled + 3 * unlabelled;
+        let supervised = batch
+            .objective
+            .rows(part(&logits, 0, labelled), Targets::Soft(part(&targets, 0, labelled)))
+            .mean();
+        let target = Targets::Soft(part(&targets, labelled, 3 * unlabelled));
+        let unsupervised = cross_entropy_rows(part(&logits, labelled, 3 * unlabelled), target).mean();
+        let target = Targets::Soft(Tensor::from_inner(guessed.clone()));
+        let strong = cross_entropy_rows(part(&logits, blended, unlabelled), target).mean();
+        let rotation = self.rotation(network, batch);
+
+        let ramp = ramp::linear(batch, self.config.unsup_warm_up);
+        let everything = Tensor::ones([unlabelled], &guessed.device());
+        let pseudo = PseudoLabels {
+            threshold: everything.zeros_like(),
+            mask: everything,
+            targets: Targets::Soft(guessed),
+        };
+        let mut loss = StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo);
+        loss.scalars.extend([
+            ("strong", strong.clone().inner()),
+            ("rotation", rotation.clone().inner()),
+            ("unsup_warmup", rotation.clone().inner().full_like(ramp)),
+        ]);
+        loss.total = loss.total
+            + strong.mul_scalar(self.config.strong_weight * ramp)
+            + rotation.mul_scalar(self.config.rotation_weight);
+        loss
+    }
+
+    fn state(&self) -> State {
+        let mut state = State::new();
+        self.alignment.save(&mut state);
+        state
+    }
+
+    fn restore(&mut self, mut state: State) -> Result<(), StateError> {
+        let alignment = self.alignment.restored(&mut state, self.name())?;
+        nothing_left(state, self.name())?;
+        self.alignment = alignment;
+        Ok(())
+    }
+}
+
+/// Turns each image by a number of quarters drawn from the stream of seed and step; images come back sorted by it.
+fn turn_by_seed(seed: u64) -> Turn {
+    Box::new(move |step, images| {
+        let mut rng = stream(seed, Purpose::Turn, [step, 0, 0]);
+        let turns: Vec<usize> = (0..images.dims()[0]).map(|_| rng.random_range(0..TURNS)).collect();
+        let mut turned = Vec::new();
+        for quarters in 0..TURNS {
+            let own = (0i32..).zip(&turns).filter(|(_, turn)| **turn == quarters).map(|(row, _)| row);
+            let own: Vec<i32> = own.collect();
+            if !own.is_empty() {
+                let own = Tensor::<1, Int>::from_data(own.as_slice(), &images.device());
+                turned.push(turned_by(images.clone().select(0, own), quarters));
+            }
+        }
+        let mut turns: Vec<i32> = turns.into_iter().map(|turn| turn as i32).collect();
+        turns.sort_unstable();
+        (Tensor::cat(turned, 0), turns)
+    })
+}
+
+/// Square images turned counter-clockwise.
+fn turned_by(images: Tensor<4>, quarters: usize) -> Tensor<4> {
+    match quarters {
+        0 => images,
+        1 => images.swap_dims(2, 3).flip([2]),
+        2 => images.flip([2, 3]),
+        _ => images.swap_dims(2, 3).flip([3]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn picture(values: [[f32; 2]; 2]) -> Tensor<4> {
+        Tensor::<2>::from_data(values, &Device::flex()).reshape([1, 1, 2, 2])
+    }
+
+    fn values(images: Tensor<4>) -> Vec<f32> {
+        images.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn quarters_turn_counter_clockwise_and_add_up() {
+        let upright = picture([[1.0, 2.0], [3.0, 4.0]]);
+        assert_eq!(values(turned_by(upright.clone(), 1)), [2.0, 4.0, 1.0, 3.0]);
+        for quarters in 0..TURNS {
+            let mut step_by_step = upright.clone();
+            (0..quarters).for_each(|_| step_by_step = turned_by(step_by_step.clone(), 1));
+            assert_eq!(values(step_by_step), values(turned_by(upright.clone(), quarters)));
+        }
+    }
+
+    #[test]
+    fn every_image_is_turned_as_it_says() {
+        // Image `i` holds 4i .. 4i + 3: its smallest value tells which one it is.
+        let images = Tensor::<1, Int>::arange(0..80, &Device::flex()).float().reshape([20, 1, 2, 2]);
+        let (turned, turns) = turn_by_seed(3)(5, images.clone());
+        let (turned, mut seen) = (values(turned), Vec::new());
+        for (image, turn) in turned.chunks(4).zip(&turns) {
+            let which = image.iter().copied().fold(f32::INFINITY, f32::min) as usize / 4;
+            let expected = turned_by(images.clone().narrow(0, which, 1), *turn as usize);
+            assert_eq!(image, values(expected));
+            seen.push(which);
+        }
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..20));
+        assert_eq!(turn_by_seed(3)(5, images).1, turns);
+    }
+}

@@ -1,0 +1,113 @@
+//! What a run is made of, before its first step.
+
+use burn::tensor::{Device, Tensor};
+use harvest_models::ClassifierConfig;
+
+use crate::algorithms::{Algorithm, AlgorithmBuilder, Aligned, Objective, Problem};
+use crate::augment::Normalisation;
+use crate::config::{AlignmentTarget, Config, Precision, TrainingConfig};
+use crate::data::Split;
+
+/// What [`Session::new`] builds from.
+#[derive(Debug, Clone)]
+pub struct Setup<'a> {
+    /// The network.
+    pub model: &'a ClassifierConfig,
+    /// The algorithm.
+    pub algorithm: &'a dyn AlgorithmBuilder,
+    /// Everything about optimisation.
+    pub training: &'a TrainingConfig,
+    /// What views are scaled with.
+    pub normalisation: &'a Normalisation,
+    /// Classes, images, steps; its device is where the run computes, without autodiff.
+    pub problem: Problem,
+    /// What labelled images are trained towards.
+    pub objective: Objective,
+    /// What the predictions that pseudo-labels are made from are aligned to.
+    pub alignment: AlignmentTarget,
+}
+
+impl<'a> Setup<'a> {
+    /// As `config` asks, for these images: `labels` holds the class of every image where known, `device` is without
+    /// autodiff.
+    pub fn of(
+        config: &'a Config,
+        algorithm: &'a dyn AlgorithmBuilder,
+        model: &'a ClassifierConfig,
+        labels: &[Option<u16>],
+        split: &Split,
+        device: &Device,
+    ) -> Self {
+        let problem = problem(config, model.classes(), labels, split, device);
+        let wanted = &config.labels;
+        let objective =
+            Objective::new(wanted.smoothing, wanted.ordinal_width, wanted.logit_adjustment, &problem);
+        Self {
+            model,
+            algorithm,
+            training: &config.training,
+            normalisation: &config.views.normalisation,
+            problem,
+            objective,
+            alignment: wanted.alignment,
+        }
+    }
+
+    /// Identifies network, classes and algorithm in checkpoints.
+    pub fn kind(&self) -> String {
+        let model = serde_json::to_string(self.model).expect("a network's configuration is plain data");
+        format!("{} with {model}", self.algorithm.name())
+    }
+
+    pub(super) fn build_algorithm(&self) -> Box<dyn Algorithm> {
+        let (algorithm, problem) = (self.algorithm.build(&self.problem), &self.problem);
+        let target = match self.alignment {
+            AlignmentTarget::Off => return algorithm,
+            AlignmentTarget::Uniform => {
+                let device = problem.device.clone().inner();
+                Tensor::full([problem.classes], 1.0 / problem.classes as f32, &device)
+            }
+            AlignmentTarget::Labelled => problem.class_frequencies(),
+        };
+        Box::new(Aligned::new(algorithm, problem.decay(), target))
+    }
+
+    /// Whether networks compute in bf16: where asked for, or automatically on GPUs.
+    pub(super) fn precision(&self) -> harvest_models::Precision {
+        match self.training.precision {
+            Precision::F32 => harvest_models::Precision::F32,
+            Precision::Bf16 => harvest_models::Precision::Bf16,
+            Precision::Auto if crate::device::is_cpu(&self.problem.device) => harvest_models::Precision::F32,
+            Precision::Auto => harvest_models::Precision::Bf16,
+        }
+    }
+}
+
+/// Optimizer steps of a run: as configured, else the configured epochs over the unlabelled images.
+pub fn total_steps(training: &TrainingConfig, split: &Split) -> u64 {
+    let per_step = u64::from(training.batch) * u64::from(training.unlabelled_ratio);
+    let per_epoch = (split.unlabelled.len() as u64).div_ceil(per_step.max(1)).max(1);
+    training.steps.map_or_else(|| u64::from(training.epochs) * per_epoch, u64::from)
+}
+
+fn problem(
+    config: &Config,
+    classes: usize,
+    labels: &[Option<u16>],
+    split: &Split,
+    device: &Device,
+) -> Problem {
+    let mut labelled_per_class = vec![0; classes];
+    for label in split.labelled.iter().filter_map(|index| labels[*index as usize]) {
+        labelled_per_class[usize::from(label)] += 1;
+    }
+    Problem {
+        classes,
+        images: labels.len(),
+        unlabelled: split.unlabelled.len(),
+        labelled_per_class,
+        total_steps: total_steps(&config.training, split),
+        seed: config.training.seed,
+        device: device.clone(),
+    }
+}

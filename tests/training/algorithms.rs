@@ -1,0 +1,51 @@
+//! Every algorithm on every family of networks: it trains, and goes on after an interruption as if there had been none.
+
+use harvest::algorithms::AlgorithmName;
+
+use crate::resume::resumes;
+use crate::world::{Recipe, resnet_recipe, vit_recipe};
+
+/// Interrupted after 4 of 11 steps, past the first evaluation.
+fn goes_on(recipe: fn() -> Recipe) {
+    for name in AlgorithmName::ALL {
+        println!("{name}");
+        let mut recipe = recipe();
+        recipe.config.algorithm.name = *name;
+        resumes(&recipe, 4);
+        // Whole distributions as targets take another path through the student pass.
+        recipe.config.algorithm.adamatch.hard_labels = false;
+        if *name == AlgorithmName::AdaMatch {
+            resumes(&recipe, 4);
+        }
+    }
+}
+
+#[test]
+fn every_algorithm_trains_a_transformer() {
+    goes_on(vit_recipe);
+}
+
+#[test]
+fn every_algorithm_trains_a_residual_network() {
+    goes_on(resnet_recipe);
+}
+
+/// Mean Teacher needs an average even where the run asks for none.
+#[test]
+fn a_teacher_lags_behind_its_student() {
+    let world = crate::world::World::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut recipe = resnet_recipe();
+    assert_eq!(recipe.config.training.ema, 0.0);
+    let weights = |recipe: &Recipe, name: &str| {
+        let folder = folder.path().join(name);
+        world.train_until(2, recipe, &folder);
+        let last = recipe.last(&folder);
+        (last.model["fc.weight"].clone(), last.ema["fc.weight"].clone())
+    };
+    let (student, average) = weights(&recipe, "fixmatch");
+    assert_eq!(student, average);
+    recipe.config.algorithm.name = AlgorithmName::MeanTeacher;
+    let (student, average) = weights(&recipe, "meanteacher");
+    assert_ne!(student, average);
+}
