@@ -32,6 +32,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 pub use adamatch::{AdaMatch, AdaMatchConfig};
 pub use aligned::Aligned;
+pub use alignment::Alignment;
 pub use fixmatch::{FixMatch, FixMatchConfig};
 pub use flexmatch::{FlexMatch, FlexMatchConfig};
 pub use freematch::{FreeMatch, FreeMatchConfig};
@@ -46,7 +47,7 @@ pub use ranks::{Alone, Ranks, joined_sum};
 pub use registry::{AlgorithmConfig, AlgorithmName};
 pub use remixmatch::{ReMixMatch, ReMixMatchConfig, Turn};
 pub use softmatch::{SoftMatch, SoftMatchConfig, SoftMatchTarget};
-pub use student::computed_strong_views;
+pub use student::{Strong, Student, computed_strong_views};
 pub use supervised::{Supervised, SupervisedConfig};
 pub use uda::{Annealing, Uda, UdaConfig};
 
@@ -177,7 +178,7 @@ pub struct StepLoss {
 
 impl StepLoss {
     /// `supervised + weight · unsupervised`, `[1]` each, with the scalars that all pseudo-labelling algorithms share.
-    fn of(supervised: Tensor<1>, unsupervised: Tensor<1>, weight: f32, pseudo: PseudoLabels) -> Self {
+    pub fn of(supervised: Tensor<1>, unsupervised: Tensor<1>, weight: f32, pseudo: PseudoLabels) -> Self {
         Self {
             scalars: vec![
                 ("sup", supervised.clone().inner()),

@@ -1,6 +1,7 @@
 //! Measurements of what users wait for, each printed as one line of JSON, and a check of devices against the CPU.
 //!
 //! - [`step()`]: a whole training step, as the trainer does it;
+//! - [`algorithms()`]: the same with each algorithm, and how much of it is the algorithm's own arithmetic;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
 //! - [`parity()`]: the numbers of a device against those of the CPU;
@@ -9,6 +10,7 @@
 //! The keys of [`step()`] and [`input()`] are those of the PyTorch programs in `benches/peers`, so that lines can be laid
 //! side by side. What differs in the work done is part of the line.
 
+mod algorithms;
 mod input;
 mod manifest;
 mod parity;
@@ -16,8 +18,7 @@ mod pictures;
 mod process;
 mod step;
 
-use crate::config::Precision;
-
+pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
 pub use input::{InputOptions, InputReport, input};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
@@ -88,13 +89,12 @@ fn limit_threads(threads: Option<usize>) -> Result<usize, BenchError> {
     Ok(rayon::current_num_threads())
 }
 
-/// `auto`, `f32` or `bf16`, spelled as in configurations.
-fn parse_precision(text: &str) -> Result<Precision, String> {
-    use serde::Deserialize;
+/// One of several words, spelled as in configurations.
+fn parse_choice<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     use serde::de::IntoDeserializer;
     use serde::de::value::{Error, StrDeserializer};
     let text: StrDeserializer<'_, Error> = text.into_deserializer();
-    Precision::deserialize(text).map_err(|error| error.to_string())
+    T::deserialize(text).map_err(|error| error.to_string())
 }
 
 /// Rounds for people and for JSON; six significant digits are more than any timing holds.
@@ -105,11 +105,12 @@ fn significant(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Precision;
 
     #[test]
     fn precisions_are_spelled_as_in_configurations() {
-        assert_eq!(parse_precision("bf16"), Ok(Precision::Bf16));
-        let error = parse_precision("fp8").expect_err("not one of ours");
+        assert_eq!(parse_choice("bf16"), Ok(Precision::Bf16));
+        let error = parse_choice::<Precision>("fp8").expect_err("not one of ours");
         assert!(error.contains("fp8") && error.contains("bf16"), "{error}");
     }
 

@@ -19,7 +19,7 @@ use image::RgbImage;
 use rand::Rng;
 use serde::Serialize;
 
-use super::{BenchError, limit_threads, parse_precision, significant};
+use super::{BenchError, limit_threads, parse_choice, significant};
 use crate::algorithms::{AlgorithmBuilder, AlgorithmConfig, Objective, Problem, SslBatch};
 use crate::augment::{Filter, Normalisation, resize};
 use crate::config::{OptimizerName, Precision};
@@ -43,7 +43,7 @@ pub struct ParityOptions {
     #[arg(long, value_delimiter = ',')]
     pub models: Vec<String>,
     /// f32 or bf16 on the device; the CPU computes in f32.
-    #[arg(long, default_value = "f32", value_parser = parse_precision)]
+    #[arg(long, default_value = "f32", value_parser = parse_choice::<Precision>)]
     pub precision: Precision,
     /// Threads on the CPU; without, as many as there are processors.
     #[arg(long)]

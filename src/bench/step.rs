@@ -1,4 +1,4 @@
-//! Time and memory of one FreeMatch training step, as the trainer does it.
+//! Time and memory of one training step, as the trainer does it.
 //!
 //! Upload of the views as bytes, normalisation, teacher and student pass, thresholds, loss, backward, AdamW, reading the
 //! scalars. Making the views is not part of it, as in the PyTorch program it is compared with.
@@ -10,8 +10,8 @@ use harvest_models::ClassifierConfig;
 use serde::Serialize;
 
 use super::process::{peak_host_mib, program, reserved_device_mib};
-use super::{BenchError, limit_threads, parse_precision, significant};
-use crate::algorithms::{AlgorithmConfig, Objective, Problem, computed_strong_views};
+use super::{BenchError, limit_threads, parse_choice, significant};
+use crate::algorithms::{AlgorithmConfig, AlgorithmName, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
 use crate::config::{AlignmentTarget, Precision, Switch, TrainingConfig};
 use crate::device;
@@ -26,6 +26,9 @@ pub struct StepOptions {
     /// A preset's name.
     #[arg(long, default_value = "vit_tiny_patch2_32")]
     pub model: String,
+    /// The algorithm.
+    #[arg(long, default_value = "freematch", value_parser = parse_choice::<AlgorithmName>)]
+    pub algorithm: AlgorithmName,
     /// Labelled images a step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
@@ -39,7 +42,7 @@ pub struct StepOptions {
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// f32, bf16 or auto.
-    #[arg(long, default_value = "f32", value_parser = parse_precision)]
+    #[arg(long, default_value = "f32", value_parser = parse_choice::<Precision>)]
     pub precision: Precision,
     /// Number of classes.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
@@ -55,13 +58,15 @@ pub struct StepOptions {
     pub ema: f64,
 }
 
-/// What was measured. One image is one view: `batch · (1 + 2 · uratio)` a step.
+/// What was measured. One image is one view: `batch · (1 + views · uratio)` a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepReport {
     /// Program and version.
     pub program: String,
     /// The preset.
     pub model: String,
+    /// The algorithm.
+    pub algorithm: &'static str,
     /// Labelled images a step.
     pub batch: u32,
     /// Unlabelled images per labelled one.
@@ -115,7 +120,8 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         skip_masked: if options.exact { Switch::Off } else { Switch::Auto },
         ..TrainingConfig::default()
     };
-    let (algorithm, normalisation) = (AlgorithmConfig::default(), Normalisation::default());
+    let (algorithm, normalisation) =
+        (AlgorithmConfig { name: options.algorithm, ..AlgorithmConfig::default() }, Normalisation::default());
     let unlabelled = (options.batch * options.uratio) as usize;
     let mut session = Session::new(Setup {
         model: &model,
@@ -126,11 +132,11 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         objective: Objective::default(),
         alignment: AlignmentTarget::Off,
     })?;
+    let views = session.views();
     let skips = !options.exact && model.rows_are_independent();
     let (mut seconds, mut masks, mut computed, mut loss) = (Vec::new(), 0.0, 0.0, f64::NAN);
     for number in 0..WARM_UP + options.steps {
-        let batch =
-            HostBatch::noise(options.batch as usize, unlabelled, session.views(), &model, u64::from(number));
+        let batch = HostBatch::noise(options.batch as usize, unlabelled, views, &model, u64::from(number));
         sync(&device)?;
         let start = Instant::now();
         let scalars = session.advance(batch, training.lr);
@@ -154,7 +160,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     }
     seconds.sort_by(f64::total_cmp);
     let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
-    let images = f64::from(options.batch) * (1.0 + 2.0 * f64::from(options.uratio));
+    let images = f64::from(options.batch) * (1.0 + views.count() as f64 * f64::from(options.uratio));
     let steps = f64::from(options.steps);
     let bf16 = match options.precision {
         Precision::F32 => false,
@@ -164,6 +170,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     Ok(StepReport {
         program: program(),
         model: options.model.clone(),
+        algorithm: options.algorithm.as_str(),
         batch: options.batch,
         uratio: options.uratio,
         device: device::describe(&device),
@@ -184,7 +191,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     })
 }
 
-fn sync(device: &Device) -> Result<(), BenchError> {
+pub(super) fn sync(device: &Device) -> Result<(), BenchError> {
     device.sync().map_err(|error| BenchError::Execution { reason: error.to_string() })
 }
 
@@ -195,6 +202,7 @@ mod tests {
     fn options(model: &str) -> StepOptions {
         StepOptions {
             model: model.to_owned(),
+            algorithm: AlgorithmName::FreeMatch,
             batch: 2,
             uratio: 2,
             steps: 3,

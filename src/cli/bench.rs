@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use crate::bench::{
-    InputOptions, ManifestOptions, ParityOptions, PictureOptions, StepOptions, input, manifest, parity,
-    pictures, step,
+    AlgorithmsOptions, InputOptions, ManifestOptions, ParityOptions, PictureOptions, StepOptions, algorithms,
+    input, manifest, parity, pictures, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -12,6 +12,8 @@ use crate::bench::{
 pub enum Bench {
     /// A whole training step.
     Step(StepOptions),
+    /// A step with each algorithm, relative to FixMatch; a line for each.
+    Algorithms(AlgorithmsOptions),
     /// Images a second through decoding, cache, views and upload.
     Input(InputOptions),
     /// A list of a million images: write, read, split, sample.
@@ -26,6 +28,11 @@ impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Step(options) => println!("{}", serde_json::to_string(&step(&options)?)?),
+            Self::Algorithms(options) => {
+                for report in algorithms(&options)? {
+                    println!("{}", serde_json::to_string(&report)?);
+                }
+            }
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
             Self::Pictures(options) => pictures(&options)?,

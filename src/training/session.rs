@@ -107,7 +107,8 @@ impl<'a> Session<'a> {
         scalars
     }
 
-    fn upload(&self, batch: HostBatch) -> SslBatch {
+    /// A batch on the device, normalised.
+    pub fn upload(&self, batch: HostBatch) -> SslBatch {
         let device = &self.setup.problem.device;
         let size = self.setup.model.image_size();
         let images = |bytes| images_to_tensor(bytes, size, self.setup.normalisation, device);

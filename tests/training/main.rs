@@ -5,6 +5,7 @@ mod checkpoints;
 mod determinism;
 mod divergence;
 mod kill;
+mod labels;
 mod resume;
 mod skip;
 mod world;
