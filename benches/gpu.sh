@@ -6,7 +6,7 @@
 #   OUT      folder for gpu.log, gpu.jsonl and gpu.md            benches/results
 #   DEVICE   cuda:N                                              cuda:0
 #   PYTHON   python3
-#   PARTS    of: doctor demo parity step                         all of them
+#   PARTS    of: doctor demo parity step algorithms              all of them
 #   MODELS   of the step: MODEL:BATCH, or MODEL:BATCH:URATIO     see below
 #   LIMIT    seconds a single command may take                   300
 #   STEPS    measured steps                                      20
@@ -19,7 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 OUT=${OUT:-$here/results}
 DEVICE=${DEVICE:-cuda:0}
 PYTHON=${PYTHON:-python3}
-PARTS=${PARTS:-doctor demo parity step}
+PARTS=${PARTS:-doctor demo parity step algorithms}
 LIMIT=${LIMIT:-300}
 STEPS=${STEPS:-20}
 MODELS=${MODELS:-vit_tiny_patch2_32:8 vit_tiny_patch2_32:64 vit_small_patch2_32:64 vit_base_patch16_96:64 vit_base_patch16_224:16 resnet50_32:64 resnet50:16}
@@ -77,6 +77,10 @@ if wanted parity; then
         part "parity, $precision" "$harvest" bench parity --device "$DEVICE" --precision $precision
     done
 fi
+
+# Every algorithm takes its steps on the device; the shares of their own arithmetic are in the log.
+! wanted algorithms || part algorithms env OUT="$OUT" DEVICE="$DEVICE" STEPS="$STEPS" \
+    MODELS="vit_tiny_patch2_32:64:1 resnet50_32:64:1" "$here/algorithms.sh" "$harvest"
 
 rows=()
 if wanted step; then

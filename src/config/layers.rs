@@ -250,18 +250,33 @@ fn unknown(schema: &Schema, name: &str, origin: Origin) -> ConfigError {
 
 /// The value if `kind` accepts it: whole numbers may stand for numbers, relative paths are completed by `base`.
 fn accept(kind: &Kind, value: Value, key: &str, origin: &Origin, base: &Path) -> Result<Value, ConfigError> {
-    convert(kind, &value, base).ok_or_else(|| ConfigError::WrongType {
-        origin: origin.clone(),
-        key: key.to_string(),
-        expected: describe(kind).into(),
-        found: found(&value).into(),
-        hint: match (kind, &value) {
-            (Kind::Choice(words), Value::String(word)) => {
-                suggest::nearest(word, words.iter().copied()).map(Into::into)
-            }
-            _ => None,
-        },
+    convert(kind, &value, base).ok_or_else(|| {
+        let (wrong, wanted, place) = culprit(kind, &value, base);
+        ConfigError::WrongType {
+            origin: origin.clone(),
+            key: key.to_string(),
+            expected: describe(kind).into(),
+            found: format!("{}{place}", found(wrong)).into(),
+            hint: match (wanted, wrong) {
+                (Kind::Choice(words), Value::String(word)) => {
+                    suggest::nearest(word, words.iter().copied()).map(Into::into)
+                }
+                _ => None,
+            },
+        }
     })
+}
+
+/// What is wrong about a value that `kind` does not accept, what it should be, and where it stands in a list: an element of a
+/// list of the right length, else the value itself.
+fn culprit<'a>(kind: &'a Kind, value: &'a Value, base: &Path) -> (&'a Value, &'a Kind, String) {
+    if let (Kind::List(element, count), Value::Array(list)) = (kind, value)
+        && count.is_none_or(|count| count == list.len())
+        && let Some(position) = list.iter().position(|value| convert(element, value, base).is_none())
+    {
+        return (&list[position], element, format!(" (element {})", position + 1));
+    }
+    (value, kind, String::new())
 }
 
 fn convert(kind: &Kind, value: &Value, base: &Path) -> Option<Value> {
