@@ -3,6 +3,8 @@
 //! The recorded cases feed logits, not images: a stand-in network hands its "images" `[N, C, 1, 1]` on as logits, so
 //! the gradient at the images is the gradient at the logits.
 
+#[path = "support/linked.rs"]
+mod linked;
 #[path = "support/ranks.rs"]
 mod ranks;
 mod support;

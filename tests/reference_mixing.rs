@@ -2,20 +2,24 @@
 //!
 //! The stand-in network is linear in its images `[N, D, 1, 1]`: `x W^T + b`. The recorded blends are fed in.
 
+#[path = "support/linked.rs"]
+mod linked;
 mod support;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
-    Algorithm, Mix, MixMatch, MixMatchConfig, Network, Objective, Problem, ReMixMatch, ReMixMatchConfig,
-    SslBatch, StepLoss, Targets,
+    Algorithm, Alone, Mix, MixMatch, MixMatchConfig, Network, Objective, Problem, Ranks, ReMixMatch,
+    ReMixMatchConfig, SslBatch, StepLoss, Targets,
 };
+use linked::{Linked, share};
 use support::{Vectors, assert_close, json};
 
 /// Tolerances of the reference for losses, and for gradients of weights: absolute, relative.
 const VALUE: (f32, f32) = (2e-6, 2e-5);
 const GRADIENT: (f32, f32) = (1e-5, 2e-4);
 
-struct Linear {
+struct Linear<'a> {
+    ranks: &'a dyn Ranks,
     weight: Tensor<2>,
     bias: Tensor<1>,
     /// Weights and biases of the four outputs that tell turns, for ReMixMatch.
@@ -28,7 +32,7 @@ fn affine(images: Tensor<4>, weight: &Tensor<2>, bias: &Tensor<1>) -> Tensor<2> 
     x.matmul(weight.clone().transpose()) + bias.clone().unsqueeze_dim(0)
 }
 
-impl Network for Linear {
+impl Network for Linear<'_> {
     fn student(&self, images: Tensor<4>, _rows: &[u64]) -> Tensor<2> {
         affine(images, &self.weight, &self.bias)
     }
@@ -41,6 +45,9 @@ impl Network for Linear {
     }
     fn rows_are_independent(&self) -> bool {
         true
+    }
+    fn ranks(&self) -> &dyn Ranks {
+        self.ranks
     }
 }
 
@@ -102,12 +109,33 @@ impl Case<'_> {
         }
     }
 
-    fn network(&self, turns: bool) -> Linear {
+    fn network<'r>(&self, turns: bool, ranks: &'r dyn Ranks) -> Linear<'r> {
         Linear {
+            ranks,
             weight: self.parameter("weight"),
             bias: self.parameter("bias"),
             turns: turns.then(|| (self.parameter("rot_weight"), self.parameter("rot_bias"))),
         }
+    }
+
+    fn remixmatch(&self) -> ReMixMatchConfig {
+        ReMixMatchConfig {
+            temperature: self.setting("T"),
+            alpha: self.setting("mixup_alpha"),
+            // Fixed in the established implementation, whatever its settings say.
+            decay: Some(0.999),
+            unlabelled_weight: self.setting("ulb_loss_ratio"),
+            strong_weight: self.setting("kl_loss_ratio"),
+            rotation_weight: self.setting("rot_loss_ratio"),
+            unsup_warm_up: self.setting("unsup_warm_up"),
+        }
+    }
+
+    fn problem(&self) -> Problem {
+        let counts = self.vectors.integers(&format!("{}/in/lb_class_hist", self.name)).1;
+        let mut problem = Problem::bare(self.count("num_classes"), 100, 1000, &self.device.clone().inner());
+        problem.labelled_per_class = counts.into_iter().map(|count| count as usize).collect();
+        problem
     }
 
     fn expected(&self, part: &str, t: usize) -> Vec<f32> {
@@ -120,7 +148,7 @@ impl Case<'_> {
     }
 
     /// Compares losses (by our names and theirs), guessed labels and gradients.
-    fn check(&self, t: usize, step: StepLoss, network: &Linear, losses: &[(&str, &str)]) {
+    fn check(&self, t: usize, step: StepLoss, network: &Linear<'_>, losses: &[(&str, &str)]) {
         for (ours, part) in losses {
             let found = step.scalars.iter().find(|(name, _)| name == ours).expect(ours);
             self.agrees(part, t, &values(found.1.clone()), VALUE);
@@ -162,7 +190,7 @@ fn reference_algorithm_mixmatch() {
             unsup_warm_up: case.setting("unsup_warm_up"),
         };
         for t in 0..case.count("iterations") {
-            let (mix, network) = (case.mix(t), case.network(false));
+            let (mix, network) = (case.mix(t), case.network(false, &Alone));
             let mut algorithm = MixMatch::with_draw(config.clone(), Box::new(move |_, _| mix.clone()));
             let step = algorithm.step(&network, &case.batch(t, &["x_ulb_w", "x_ulb_s"], &[]));
             let losses =
@@ -176,22 +204,10 @@ fn reference_algorithm_mixmatch() {
 #[test]
 fn reference_algorithm_remixmatch() {
     each_case("remixmatch", |case| {
-        let config = ReMixMatchConfig {
-            temperature: case.setting("T"),
-            alpha: case.setting("mixup_alpha"),
-            // Fixed in the established implementation, whatever its settings say.
-            decay: Some(0.999),
-            unlabelled_weight: case.setting("ulb_loss_ratio"),
-            strong_weight: case.setting("kl_loss_ratio"),
-            rotation_weight: case.setting("rot_loss_ratio"),
-            unsup_warm_up: case.setting("unsup_warm_up"),
-        };
-        let counts = case.vectors.integers(&format!("{}/in/lb_class_hist", case.name)).1;
-        let mut problem = Problem::bare(case.count("num_classes"), 100, 1000, &case.device.clone().inner());
-        problem.labelled_per_class = counts.into_iter().map(|count| count as usize).collect();
+        let (config, problem) = (case.remixmatch(), case.problem());
         let mut state = None;
         for t in 0..case.count("iterations") {
-            let (mix, network) = (case.mix(t), case.network(true));
+            let (mix, network) = (case.mix(t), case.network(true, &Alone));
             let (turned, turns) = (case.images("x_ulb_s_0_rot", t), case.integers("rot_label", t));
             let draw = Box::new(move |_, _| mix.clone());
             let turn = Box::new(move |_, _| (turned.clone(), turns.clone()));
@@ -216,4 +232,56 @@ fn reference_algorithm_remixmatch() {
             state = Some(saved);
         }
     });
+}
+
+/// Blends stay within a rank; what they are made of (guessed labels and the mean they are aligned by) is as of the joined batch.
+#[test]
+fn ranks_algorithm_remixmatch_guesses_alike() {
+    each_case("remixmatch", |case| {
+        for world in [2, 3] {
+            let guesses: Vec<_> = std::thread::scope(|scope| {
+                let ranks: Vec<_> = Linked::ring(world)
+                    .into_iter()
+                    .map(|rank| scope.spawn(move || guesses_of_rank(case, &rank)))
+                    .collect();
+                ranks.into_iter().map(|rank| rank.join().expect("the rank ends well")).collect()
+            });
+            for t in 0..case.count("iterations") {
+                let joined: Vec<f32> = guesses.iter().flat_map(|rank| rank[t].0.clone()).collect();
+                case.agrees("out/sharpened_targets", t, &joined, VALUE);
+                for rank in &guesses {
+                    case.agrees("state/p_model", t, &rank[t].1, VALUE);
+                }
+            }
+        }
+    });
+}
+
+/// Guessed labels and running mean after each iteration on one rank's slice of the batch.
+fn guesses_of_rank(case: &Case<'_>, rank: &Linked) -> Vec<(Vec<f32>, Vec<f32>)> {
+    let draw = Box::new(|_, rows| Mix { lambda: 0.75, partners: (0..rows as i32).rev().collect() });
+    let turn = Box::new(|_, images: Tensor<4>| {
+        let turns = vec![0; images.dims()[0]];
+        (images, turns)
+    });
+    let mut algorithm = ReMixMatch::with_draws(case.remixmatch(), &case.problem(), draw, turn);
+    let slice = |images: Tensor<4>| {
+        let part = share(images.dims()[0], rank);
+        images.narrow(0, part.start, part.len())
+    };
+    let steps = (0..case.count("iterations")).map(|t| {
+        let mut batch = case.batch(t, &["x_ulb_w"], &["x_ulb_s_0", "x_ulb_s_1"]);
+        let labels = share(batch.labels.dims()[0], rank);
+        batch.labels = batch.labels.narrow(0, labels.start, labels.len());
+        batch.labelled = slice(batch.labelled);
+        batch.weak = batch.weak.into_iter().map(slice).collect();
+        batch.strong = batch.strong.into_iter().map(slice).collect();
+        batch.indices = batch.indices[share(batch.indices.len(), rank)].to_vec();
+        let step = algorithm.step(&case.network(true, rank), &batch);
+        let Some(Targets::Soft(guess)) = step.pseudo_labels.map(|pseudo| pseudo.targets) else {
+            panic!("guessed labels are soft")
+        };
+        (values(guess), algorithm.state()["model_mean"].iter::<f32>().collect())
+    });
+    steps.collect()
 }

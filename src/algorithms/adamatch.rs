@@ -24,9 +24,7 @@ use crate::bounds::{Invalid, Lower::From, Upper::Below, Upper::Upto, range};
 use super::alignment::Alignment;
 use super::loss::confidence;
 use super::student::Student;
-use super::{
-    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, nothing_left,
-};
+use super::{Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets};
 
 /// Hyper-parameters; defaults are those of the established image recipes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,15 +115,10 @@ impl Algorithm for AdaMatch {
     }
 
     fn state(&self) -> State {
-        let mut state = State::new();
-        self.alignment.save(&mut state);
-        state
+        self.alignment.state()
     }
 
-    fn restore(&mut self, mut state: State) -> Result<(), StateError> {
-        let alignment = self.alignment.restored(&mut state, self.name())?;
-        nothing_left(state, self.name())?;
-        self.alignment = alignment;
-        Ok(())
+    fn restore(&mut self, state: State) -> Result<(), StateError> {
+        self.alignment.restore(state, self.name())
     }
 }

@@ -49,9 +49,8 @@ impl Algorithm for Aligned {
     }
 
     fn state(&self) -> State {
-        let mut own = State::new();
-        self.alignment.borrow().save(&mut own);
-        let own = own.into_iter().map(|(name, data)| (format!("{PREFIX}{name}"), data));
+        let own =
+            self.alignment.borrow().state().into_iter().map(|(name, data)| (format!("{PREFIX}{name}"), data));
         own.chain(self.algorithm.state()).collect()
     }
 
@@ -61,8 +60,8 @@ impl Algorithm for Aligned {
         for name in names {
             own.extend(state.remove(&name).map(|data| (name[PREFIX.len()..].to_owned(), data)));
         }
-        let alignment = self.alignment.borrow().restored(&mut own, self.name())?;
-        super::nothing_left(own, self.name())?;
+        let mut alignment = self.alignment.borrow().clone();
+        alignment.restore(own, self.name())?;
         self.algorithm.restore(state)?;
         *self.alignment.get_mut() = alignment;
         Ok(())

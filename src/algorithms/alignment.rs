@@ -15,7 +15,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{State, StateError, take_vector};
+use super::{State, StateError, nothing_left, take_vector};
 
 /// ε: no class is scaled by 0 or by infinity.
 const EPSILON: f32 = 1e-6;
@@ -83,6 +83,24 @@ impl Alignment {
             state.insert(MODEL.to_owned(), model.to_data());
         }
         state.insert(TARGET.to_owned(), self.target.to_data());
+    }
+
+    /// The whole state of an algorithm that keeps nothing else.
+    pub fn state(&self) -> State {
+        let mut state = State::new();
+        self.save(&mut state);
+        state
+    }
+
+    /// Takes back what [`Alignment::state`] gave.
+    ///
+    /// # Errors
+    /// As [`Alignment::restored`], and if anything else is there; it is then as it was.
+    pub fn restore(&mut self, mut state: State, algorithm: &'static str) -> Result<(), StateError> {
+        let restored = self.restored(&mut state, algorithm)?;
+        nothing_left(state, algorithm)?;
+        *self = restored;
+        Ok(())
     }
 
     /// The alignment that [`Alignment::save`] added to a state; takes it out.

@@ -21,9 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Below, Upper::Upto, range};
 
-use super::loss::confidence;
 use super::{
-    Algorithm, Network, Problem, PseudoLabels, SslBatch, StepLoss, Targets, Views,
+    Algorithm, Network, Problem, PseudoLabels, SslBatch, StepLoss, Views,
     ramp::{self, Ramp},
 };
 
@@ -117,14 +116,8 @@ impl Algorithm for MeanTeacher {
         let unsupervised = (said - Tensor::from_inner(believed.clone())).powi_scalar(2).mean();
 
         let ramp = ramp::of(self.config.ramp, batch, self.config.unsup_warm_up);
-        let (sure, _) = confidence(&believed);
-        let pseudo = PseudoLabels {
-            mask: sure.ones_like(),
-            targets: Targets::Soft(believed),
-            threshold: sure.zeros_like(),
-        };
-        let mut loss = StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo);
-        loss.scalars.push(("unsup_warmup", loss.scalars[0].1.full_like(ramp)));
-        loss
+        let pseudo = PseudoLabels::of_all(believed);
+        StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo)
+            .with_scalar("unsup_warmup", ramp)
     }
 }

@@ -123,14 +123,8 @@ impl Algorithm for MixMatch {
         let unsupervised = (predicted - part(&targets, labelled, 2 * unlabelled)).powi_scalar(2).mean();
 
         let ramp = ramp::linear(batch, self.config.unsup_warm_up);
-        let everything = Tensor::ones([unlabelled], &guessed.device());
-        let pseudo = PseudoLabels {
-            threshold: everything.zeros_like(),
-            mask: everything,
-            targets: Targets::Soft(guessed),
-        };
-        let mut loss = StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo);
-        loss.scalars.push(("unsup_warmup", loss.scalars[0].1.full_like(ramp)));
-        loss
+        let pseudo = PseudoLabels::of_all(guessed);
+        StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo)
+            .with_scalar("unsup_warmup", ramp)
     }
 }

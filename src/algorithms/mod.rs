@@ -2,7 +2,7 @@
 //!
 //! An algorithm sees a [`Network`] and an [`SslBatch`], builds the loss of one step and keeps whatever must survive
 //! until the next (thresholds, histograms). It knows nothing of files, optimizers, schedules or ranks. To add one,
-//! write its file and name it in [`registry`].
+//! write its file, declare it here and name it in the table of [`registry`].
 
 mod adamatch;
 mod aligned;
@@ -30,26 +30,19 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-pub use adamatch::{AdaMatch, AdaMatchConfig};
 pub use aligned::Aligned;
 pub use alignment::Alignment;
-pub use fixmatch::{FixMatch, FixMatchConfig};
-pub use flexmatch::{FlexMatch, FlexMatchConfig};
-pub use freematch::{FreeMatch, FreeMatchConfig};
-pub use meanteacher::{MeanTeacher, MeanTeacherConfig};
-pub use mixmatch::{MixMatch, MixMatchConfig};
 pub use mixup::{DrawMix, Mix};
 pub use objective::Objective;
 pub use problem::{AlgorithmBuilder, Problem, Views};
-pub use pseudolabel::{PseudoLabel, PseudoLabelConfig};
 pub use ramp::Ramp;
 pub use ranks::{Alone, Ranks, joined_sum};
-pub use registry::{AlgorithmConfig, AlgorithmName};
-pub use remixmatch::{ReMixMatch, ReMixMatchConfig, Turn};
-pub use softmatch::{SoftMatch, SoftMatchConfig, SoftMatchTarget};
+// Each algorithm and its settings, by the registry's table.
+pub use registry::*;
+pub use remixmatch::Turn;
+pub use softmatch::SoftMatchTarget;
 pub use student::{Strong, Student, computed_strong_views};
-pub use supervised::{Supervised, SupervisedConfig};
-pub use uda::{Annealing, Uda, UdaConfig};
+pub use uda::Annealing;
 
 /// The network as an algorithm sees it. `B` images of one size in, `C` logits each out.
 ///
@@ -165,6 +158,14 @@ pub struct PseudoLabels {
     pub threshold: Tensor<1>,
 }
 
+impl PseudoLabels {
+    /// Every image counts in full, with these targets `[U, C]`.
+    pub fn of_all(targets: Tensor<2>) -> Self {
+        let mask: Tensor<1> = Tensor::ones([targets.dims()[0]], &targets.device());
+        Self { threshold: mask.zeros_like(), mask, targets: Targets::Soft(targets) }
+    }
+}
+
 /// The result of one step: a loss to differentiate and what a person wants to see of it.
 #[derive(Debug)]
 pub struct StepLoss {
@@ -189,6 +190,12 @@ impl StepLoss {
             total: supervised + unsupervised.mul_scalar(weight),
             pseudo_labels: Some(pseudo),
         }
+    }
+
+    /// With one more number to be seen.
+    pub fn with_scalar(mut self, name: &'static str, value: f32) -> Self {
+        self.scalars.push((name, self.total.clone().inner().full_like(value)));
+        self
     }
 }
 

@@ -99,8 +99,7 @@ impl Algorithm for PseudoLabel {
         let unsupervised =
             (cross_entropy_rows(weak, targets) * Tensor::from_inner(pseudo.mask.clone())).mean();
         let ramp = ramp::linear(batch, self.config.unsup_warm_up);
-        let mut loss = StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo);
-        loss.scalars.push(("unsup_warmup", loss.scalars[0].1.full_like(ramp)));
-        loss
+        StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo)
+            .with_scalar("unsup_warmup", ramp)
     }
 }

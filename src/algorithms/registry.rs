@@ -2,18 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AdaMatch, AdaMatchConfig, FixMatch, FixMatchConfig, FlexMatch, FlexMatchConfig, FreeMatch,
-    FreeMatchConfig, MeanTeacher, MeanTeacherConfig, MixMatch, MixMatchConfig, PseudoLabel,
-    PseudoLabelConfig, ReMixMatch, ReMixMatchConfig, SoftMatch, SoftMatchConfig, Supervised,
-    SupervisedConfig, Uda, UdaConfig,
-};
 use super::{Algorithm, AlgorithmBuilder, Problem};
 use crate::bounds::Invalid;
 
-/// Generates the enum of names, the configuration section and the constructor from one table.
+/// Generates the enum of names, the configuration section, the constructor and the exports from one table. An algorithm's key
+/// is also the name of its module.
 macro_rules! algorithms {
-    ($($(#[$doc:meta])* $variant:ident, $key:ident: $config:ty => |$settings:ident, $problem:ident| $build:expr;)+) => {
+    ($($(#[$doc:meta])* $variant:ident, $key:ident: $config:ident => |$settings:ident, $problem:ident| $build:expr;)+) => {
+        $(pub use super::$key::{$config, $variant};)+
+
         /// An algorithm's name in recipes: `name = "freematch"`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]

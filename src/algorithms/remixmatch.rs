@@ -33,8 +33,7 @@ use super::alignment::Alignment;
 use super::loss::{cross_entropy_rows, sharpen};
 use super::mixup::{DrawMix, Mix};
 use super::{
-    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, Views,
-    nothing_left, ramp,
+    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, Views, ramp,
 };
 
 /// Quarter turns that the pretext task tells apart.
@@ -182,18 +181,10 @@ impl Algorithm for ReMixMatch {
         let rotation = self.rotation(network, batch);
 
         let ramp = ramp::linear(batch, self.config.unsup_warm_up);
-        let everything = Tensor::ones([unlabelled], &guessed.device());
-        let pseudo = PseudoLabels {
-            threshold: everything.zeros_like(),
-            mask: everything,
-            targets: Targets::Soft(guessed),
-        };
-        let mut loss = StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo);
-        loss.scalars.extend([
-            ("strong", strong.clone().inner()),
-            ("rotation", rotation.clone().inner()),
-            ("unsup_warmup", rotation.clone().inner().full_like(ramp)),
-        ]);
+        let pseudo = PseudoLabels::of_all(guessed);
+        let mut loss = StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo)
+            .with_scalar("unsup_warmup", ramp);
+        loss.scalars.extend([("strong", strong.clone().inner()), ("rotation", rotation.clone().inner())]);
         loss.total = loss.total
             + strong.mul_scalar(self.config.strong_weight * ramp)
             + rotation.mul_scalar(self.config.rotation_weight);
@@ -201,16 +192,11 @@ impl Algorithm for ReMixMatch {
     }
 
     fn state(&self) -> State {
-        let mut state = State::new();
-        self.alignment.save(&mut state);
-        state
+        self.alignment.state()
     }
 
-    fn restore(&mut self, mut state: State) -> Result<(), StateError> {
-        let alignment = self.alignment.restored(&mut state, self.name())?;
-        nothing_left(state, self.name())?;
-        self.alignment = alignment;
-        Ok(())
+    fn restore(&mut self, state: State) -> Result<(), StateError> {
+        self.alignment.restore(state, self.name())
     }
 }
 

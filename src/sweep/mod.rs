@@ -33,6 +33,7 @@ use crate::data::{Classes, Split};
 use crate::experiment::{
     Dataset, Experiment, ExperimentError, Finished, Places, Shown, chain, network_config,
 };
+use crate::files::{WriteError, atomic_write};
 use crate::project::{Run, RunState};
 
 /// A sweep at work: its images are scanned, and each run's folder, if there is one, is known.
@@ -136,7 +137,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If they cannot be written.
     pub fn write_results(&self) -> Result<(), ExperimentError> {
-        results::write(self.sweep, &self.rows)
+        write(self.sweep, &self.rows)
     }
 
     /// Looks at all run folders.
@@ -167,6 +168,21 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+/// Writes all results into the sweep's folder.
+fn write(sweep: &Sweep, rows: &[Row]) -> Result<(), ExperimentError> {
+    let folder = &sweep.folder;
+    std::fs::create_dir_all(folder).map_err(WriteError::at(folder))?;
+    let put = |name: &str, text: &str| atomic_write(&folder.join(name), text.as_bytes());
+    put("results.csv", &results::results_csv(rows))?;
+    let settings = results::settings(rows);
+    put("table.csv", &results::table_csv(&settings))?;
+    let figures = figures::figures(&settings);
+    for figure in &figures {
+        put(&figure.file, &figure.svg)?;
+    }
+    Ok(put("report.html", &page::page(sweep, rows, &settings, &figures))?)
 }
 
 fn state_of(run: &Run) -> Result<State, ExperimentError> {

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Planned, Sweep};
-use crate::experiment::{ExperimentError, Finished};
-use crate::files::{WriteError, atomic_write};
+use super::Planned;
+use crate::experiment::Finished;
 use crate::metrics::Scores;
 use crate::report::Spread;
 
@@ -92,22 +91,7 @@ const COLUMNS: [&str; 19] = [
     "reason",
 ];
 
-/// Writes all results into the sweep's folder.
-pub(super) fn write(sweep: &Sweep, rows: &[Row]) -> Result<(), ExperimentError> {
-    let folder = &sweep.folder;
-    std::fs::create_dir_all(folder).map_err(WriteError::at(folder))?;
-    let put = |name: &str, text: &str| atomic_write(&folder.join(name), text.as_bytes());
-    put("results.csv", &results_csv(rows))?;
-    let settings = settings(rows);
-    put("table.csv", &table_csv(&settings))?;
-    let figures = super::figures::figures(&settings);
-    for figure in &figures {
-        put(&figure.file, &figure.svg)?;
-    }
-    Ok(put("report.html", &super::page::page(sweep, rows, &settings, &figures))?)
-}
-
-fn results_csv(rows: &[Row]) -> String {
+pub(super) fn results_csv(rows: &[Row]) -> String {
     let share = |value: f64| format!("{value:.6}");
     let lines = rows.iter().map(|row| {
         let mut cells = vec![
@@ -195,7 +179,7 @@ pub(super) fn settings(rows: &[Row]) -> Vec<Setting> {
 }
 
 /// The published table II: means and standard deviations over seeds, shares of 1.
-fn table_csv(settings: &[Setting]) -> String {
+pub(super) fn table_csv(settings: &[Setting]) -> String {
     let names = ["accuracy", "precision", "recall", "f1", "error_rate"];
     let mut columns: Vec<String> =
         ["algorithm", "model", "labels_per_class", "runs"].map(String::from).to_vec();

@@ -3,50 +3,8 @@
 //! Ranks are threads that show each other rows through channels. Each gets its slice of the recorded batch; masks must
 //! be the slices of the recorded mask, states the recorded ones on every rank, and losses and gradients their means.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-
+use super::linked::{Linked, share};
 use super::*;
-
-/// One rank of several in a process. A rank that panics closes its channels, which ends the others too.
-struct Linked {
-    rank: usize,
-    /// To every rank, in order.
-    to: Vec<Sender<TensorData>>,
-    /// From every rank, in order.
-    from: Vec<Receiver<TensorData>>,
-}
-
-impl Linked {
-    /// As many ranks as asked for, each linked to all.
-    fn ring(world: usize) -> Vec<Self> {
-        let mut ranks: Vec<_> =
-            (0..world).map(|rank| Self { rank, to: Vec::new(), from: Vec::new() }).collect();
-        for source in 0..world {
-            for target in 0..world {
-                let (sender, receiver) = channel();
-                ranks[source].to.push(sender);
-                ranks[target].from.push(receiver);
-            }
-        }
-        ranks
-    }
-}
-
-impl Ranks for Linked {
-    fn world_size(&self) -> usize {
-        self.to.len()
-    }
-
-    fn gather(&self, rows: Tensor<2>) -> Tensor<2> {
-        let device = rows.device();
-        let data = rows.into_data();
-        for to in &self.to {
-            to.send(data.clone()).expect("all ranks listen");
-        }
-        let all = self.from.iter().map(|from| from.recv().expect("all ranks speak"));
-        Tensor::cat(all.map(|data| Tensor::from_data(data, &device)).collect(), 0)
-    }
-}
 
 /// What one rank says after one iteration.
 struct Seen {
@@ -162,13 +120,6 @@ impl Case<'_> {
             }
         }
     }
-}
-
-/// A rank's part of `count` rows or values.
-fn share(count: usize, ranks: &Linked) -> std::ops::Range<usize> {
-    let part = count / ranks.world_size();
-    assert_eq!(part * ranks.world_size(), count, "ranks get equal parts");
-    ranks.rank * part..(ranks.rank + 1) * part
 }
 
 fn agree(world: usize, skip_masked: bool) {
