@@ -74,7 +74,7 @@ fn config(name: AlgorithmName, settings: &Value) -> AlgorithmConfig {
         AlgorithmName::FlexMatch => {
             config.flexmatch = FlexMatchConfig {
                 threshold: number(settings, "p_cutoff"),
-                threshold_warmup: flag(settings, "thresh_warmup"),
+                threshold_warmup: Some(flag(settings, "thresh_warmup")),
                 unlabelled_weight: number(settings, "ulb_loss_ratio"),
                 hard_labels: flag(settings, "hard_label"),
             }

@@ -15,7 +15,7 @@
 //!
 //! As in the established implementation: the mask of a step is taken with the β of the step before; `û` is written from
 //! τ on, not from τ(c), and never taken back; β keeps its value while one entry of `û`, "none" included, covers all `N`
-//! images. `L_u` averages over all `U` images. Soft labels are `q_b` as it is.
+//! images. Unlike it, short runs do without warm-up unless told otherwise. `L_u` averages over all `U` images. Soft labels are `q_b` as it is.
 //!
 //! `û` lies on the host, with counts that are kept up to date, so that a step's work does not depend on `N`. This needs
 //! the confidences of each step on the host: one read, of `U` small rows.
@@ -36,14 +36,19 @@ use super::{
 /// Positions of images are gathered as two numbers below this, since f32 holds integers only up to 2^24.
 const DIGIT: u32 = 1 << 16;
 
+/// Passes over the unlabelled images from which thresholds warm up by default.
+const WARM_UP_PASSES: f64 = 10.0;
+
 /// Hyper-parameters; defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlexMatchConfig {
     /// τ, the threshold of the class learnt best, in [0, 1]. Paper: 0.95.
     pub threshold: f32,
-    /// Let images that were never predicted with confidence hold all thresholds down. Paper: true.
-    pub threshold_warmup: bool,
+    /// Let images that were never predicted with confidence hold all thresholds down. Paper: true. Unset, true in runs that
+    /// look at each unlabelled image 10 times or more, as published ones do. In a shorter run most images
+    /// never get that far, thresholds would stay near 0 to its end, and everything would be believed.
+    pub threshold_warmup: Option<bool>,
     /// w_u. Paper: 1.
     pub unlabelled_weight: f32,
     /// Train towards one class (true) or the whole distribution (false). Paper: true.
@@ -52,7 +57,7 @@ pub struct FlexMatchConfig {
 
 impl Default for FlexMatchConfig {
     fn default() -> Self {
-        Self { threshold: 0.95, threshold_warmup: true, unlabelled_weight: 1.0, hard_labels: true }
+        Self { threshold: 0.95, threshold_warmup: None, unlabelled_weight: 1.0, hard_labels: true }
     }
 }
 
@@ -72,6 +77,7 @@ impl FlexMatchConfig {
 #[derive(Debug)]
 pub struct FlexMatch {
     config: FlexMatchConfig,
+    warm_up: bool,
     memory: Memory,
     /// β: `[C]`.
     learning_status: Tensor<1>,
@@ -82,7 +88,8 @@ impl FlexMatch {
     pub fn new(config: FlexMatchConfig, problem: &Problem) -> Self {
         let memory = Memory::new(problem);
         let learning_status = Tensor::zeros([problem.classes], &problem.device.clone().inner());
-        Self { config, memory, learning_status }
+        let warm_up = config.threshold_warmup.unwrap_or_else(|| problem.passes() >= WARM_UP_PASSES);
+        Self { config, warm_up, memory, learning_status }
     }
 
     /// Pseudo-labels from weak probabilities `[U, C]` under the present β.
@@ -117,7 +124,7 @@ impl FlexMatch {
                 self.memory.write(high as usize * DIGIT as usize + low as usize, class as usize);
             }
         }
-        if let Some(status) = self.memory.learning_status(self.config.threshold_warmup) {
+        if let Some(status) = self.memory.learning_status(self.warm_up) {
             self.learning_status = Tensor::from_data(status.as_slice(), &self.learning_status.device());
         }
     }
@@ -255,6 +262,17 @@ mod tests {
         memory.write(3, 1);
         assert_eq!(memory.learning_status(true), Some(vec![0.0, 1.0 / 9.0, 0.0]));
         assert_eq!(memory.learning_status(false), Some(vec![0.0, 1.0, 0.0]));
+    }
+
+    #[test]
+    fn thresholds_warm_up_in_long_runs_unless_told_otherwise() {
+        let warm_up = |steps, threshold_warmup| {
+            let problem =
+                Problem { unlabelled_batch: 128, ..Problem::bare(10, 60_000, steps, &Device::flex()) };
+            FlexMatch::new(FlexMatchConfig { threshold_warmup, ..Default::default() }, &problem).warm_up
+        };
+        assert!(!warm_up(400, None) && warm_up(1 << 20, None));
+        assert!(warm_up(400, Some(true)) && !warm_up(1 << 20, Some(false)));
     }
 
     #[test]

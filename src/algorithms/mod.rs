@@ -2,7 +2,7 @@
 //!
 //! An algorithm sees a [`Network`] and an [`SslBatch`], builds the loss of one step and keeps whatever must survive
 //! until the next (thresholds, histograms). It knows nothing of files, optimizers, schedules or ranks. To add one,
-//! write its file, declare it here and name it in the table of [`registry`].
+//! write its file, declare it here and name it in the table of `registry.rs`.
 
 mod adamatch;
 mod aligned;

@@ -13,6 +13,8 @@ pub struct Problem {
     pub images: usize,
     /// Unlabelled images among them.
     pub unlabelled: usize,
+    /// Unlabelled images a step, over all ranks.
+    pub unlabelled_batch: usize,
     /// Labelled training images of each class.
     pub labelled_per_class: Vec<usize>,
     /// Steps of the whole run.
@@ -24,10 +26,20 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// For measurements and tests without a data set: one labelled image of each class, `unlabelled` others.
+    /// For measurements and tests without a data set: one labelled image of each class, `unlabelled` others, all of them in
+    /// each step.
     pub fn bare(classes: usize, unlabelled: usize, total_steps: u64, device: &Device) -> Self {
         let (images, labelled_per_class) = (classes + unlabelled, vec![1; classes]);
-        Self { classes, images, unlabelled, labelled_per_class, total_steps, seed: 0, device: device.clone() }
+        Self {
+            classes,
+            images,
+            unlabelled,
+            unlabelled_batch: unlabelled,
+            labelled_per_class,
+            total_steps,
+            seed: 0,
+            device: device.clone(),
+        }
     }
 
     /// How frequent each class is among the labelled images: `[C]`, summing to 1, off the graph. One image more than there
@@ -46,6 +58,11 @@ impl Problem {
         let total: f64 = counts.clone().sum();
         let shares: Vec<f32> = counts.map(|count| (count / total.max(1.0)) as f32).collect();
         Tensor::from_data(shares.as_slice(), &self.device.clone().inner())
+    }
+
+    /// How often the run looks at each unlabelled image.
+    pub fn passes(&self) -> f64 {
+        self.total_steps as f64 * self.unlabelled_batch as f64 / self.unlabelled.max(1) as f64
     }
 
     /// How much of a running average is kept each step, unless a recipe says so: the average looks back over a 50th of

@@ -105,6 +105,7 @@ fn problem(
         classes,
         images: labels.len(),
         unlabelled: split.unlabelled.len(),
+        unlabelled_batch: config.training.batch as usize * config.training.unlabelled_ratio as usize,
         labelled_per_class,
         total_steps: total_steps(&config.training, split),
         seed: config.training.seed,

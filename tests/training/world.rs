@@ -179,6 +179,7 @@ impl Recipe {
                 classes: CLASSES,
                 images: CLASSES * EACH as usize,
                 unlabelled: CLASSES * EACH as usize,
+                unlabelled_batch: 8,
                 labelled_per_class: vec![5; CLASSES],
                 total_steps: self.config.training.steps.expect("chosen above").into(),
                 seed: self.config.training.seed,
