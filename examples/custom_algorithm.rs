@@ -144,7 +144,9 @@ mod tests {
         let report = std::fs::read_to_string(finished.folder.join("report.html")).expect("a report");
         assert!(report.contains("marginmatch with resnet8"));
         assert!(finished.folder.join("bundle/model.safetensors").exists());
-        // Other settings make another run, the same ones are found again.
+        let name = finished.folder.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(name.ends_with("-marginmatch-resnet8"), "{name}");
+        // What tells it from a run with other settings.
         assert!(finished.folder.join("inputs/algorithm.txt").exists());
     }
 }

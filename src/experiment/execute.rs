@@ -133,7 +133,7 @@ impl Experiment<'_> {
 
     /// What is to be done; its fingerprint finds earlier runs of the same.
     pub fn plan(&self) -> RunPlan {
-        RunPlan::new(self.config, self.inputs())
+        RunPlan::new(self.config, self.algorithm.name(), self.inputs())
     }
 
     /// What the run is frozen with: a job reads only this and the images.

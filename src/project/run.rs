@@ -78,10 +78,12 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
-    /// The plan of a training run.
-    pub fn new(config: &Resolved, inputs: Vec<Input>) -> Self {
+    /// The plan of a training run with the algorithm called `algorithm`.
+    pub fn new(config: &Resolved, algorithm: &str, inputs: Vec<Input>) -> Self {
+        // A name that somebody else chose becomes part of a folder's.
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         Self {
-            algorithm: config.value.algorithm.name.as_str().to_string(),
+            algorithm: algorithm.chars().map(plain).collect(),
             model: config.value.model.name.clone(),
             config: format!(
                 "# Every key of this run, and where its value came from.\n\n{}",
@@ -387,7 +389,7 @@ mod tests {
         let overrides =
             settings.iter().map(|setting| Override::parse(setting).expect("well formed")).collect();
         let config = resolve(&Sources { overrides, ..Sources::default() }).expect("the settings are good");
-        RunPlan::new(&config, vec![Input { name: "split.json".into(), bytes: b"[1]".to_vec() }])
+        RunPlan::new(&config, "freematch", vec![Input { name: "split.json".into(), bytes: b"[1]".to_vec() }])
     }
 
     fn noon() -> jiff::Zoned {
