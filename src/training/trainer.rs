@@ -74,7 +74,7 @@ pub enum TrainError {
         loss: f32,
         /// The part of the loss that is not finite, if one is; without, a weight or the sum.
         part: Option<&'static str>,
-        /// Steps of the newest checkpoint, from which the run can go on.
+        /// Steps of the newest checkpoint, which is sound.
         saved: Option<u64>,
     },
     /// No such network.
@@ -105,10 +105,10 @@ fn diverged(step: u64, loss: f32, part: Option<&str>, saved: Option<u64>) -> Str
         None => format!("the loss became {loss} in step {step}"),
     };
     let kept = match saved {
-        Some(saved) => format!("the checkpoint after step {saved} is sound, and the run goes on from there"),
+        Some(saved) => format!("the checkpoint after step {saved} is sound and kept"),
         None => "nothing had been saved yet".to_owned(),
     };
-    format!("{what}; {kept}; try a lower `training.lr` or a longer `training.warmup_steps`")
+    format!("{what}; {kept}; try a run with a lower `training.lr` or a longer `training.warmup_steps`")
 }
 
 impl Job<'_> {
