@@ -111,6 +111,33 @@ fn a_sweep_leaves_results_table_figures_and_page() {
 }
 
 #[test]
+fn few_labels_are_measured_against_all() {
+    let world = World::new();
+    write_sweep(&world, &format!("{SMALL}\nfully_labelled = true"));
+    let text = succeeds(&sweep(&world, &["--dry-run"]));
+    assert_eq!(text.lines().count(), 10, "{text}");
+    assert!(text.contains("supervised, resnet8, all labels, seed 1: waiting"), "{text}");
+
+    let text = succeeds(&sweep(&world, &["--only", "5"]));
+    assert!(text.contains("run 5 of 10: supervised, resnet8, all labels, seed 0"), "{text}");
+    let results = rows(&world, "results.csv");
+    let row = &results[4];
+    assert_eq!((row["labels_per_class"].as_str(), row["state"].as_str()), ("all", "done"));
+    // All that are not kept for the test.
+    let read = |path: &str| std::fs::read_to_string(world.path("sweep").join(path)).expect(path);
+    let split: serde_json::Value =
+        serde_json::from_str(&read(&format!("{}/inputs/split.json", row["run"]))).expect("JSON");
+    let count = |list: &str| split[list].as_array().expect(list).len();
+    assert!(count("labelled") > 8 && count("labelled") == count("unlabelled"), "{split}");
+
+    let figure = read("error_over_labels.svg");
+    assert!(figure.contains("all labels: ") && figure.contains("one seed"), "{figure}");
+    assert!(!figure.contains(">all<"), "all labels are no place of the axis");
+    let table = rows(&world, "table.csv");
+    assert_eq!(table.iter().filter(|row| row["labels_per_class"] == "all").count(), 1);
+}
+
+#[test]
 fn base_models_stand_side_by_side() {
     let world = World::new();
     let axes = "algorithms = [\"supervised\"]\nmodels = [\"resnet8\", \"vit_tiny_patch2_32\"]\nlabels_per_class = [2]\nseeds = [0]";

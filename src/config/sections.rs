@@ -56,6 +56,8 @@ pub struct DataConfig {
     pub kind: SourceKind,
     /// Labelled images of each class, training and evaluation together. The published study ends at 80.
     pub labels_per_class: u32,
+    /// Use every label there is, whatever `labels_per_class` says: what few labels are measured against.
+    pub fully_labelled: bool,
     /// Share of the labelled images kept for choosing the best model, from 0 (train on all and keep the last model) to
     /// below 1.
     pub evaluation_fraction: f64,
@@ -72,6 +74,7 @@ impl Default for DataConfig {
             root: None,
             kind: SourceKind::Auto,
             labels_per_class: 80,
+            fully_labelled: false,
             evaluation_fraction: 0.2,
             test_fraction: 0.2,
             seed: 0,

@@ -139,8 +139,8 @@ impl Dataset {
     pub fn split(&self, config: &Resolved) -> Result<Split, ExperimentError> {
         let data = &config.value.data;
         let chosen = |key: &str| !matches!(config.origin(key), Origin::Default);
-        let labels_per_class =
-            (!self.expert || chosen("data.labels_per_class")).then_some(data.labels_per_class);
+        let all = data.fully_labelled || (self.expert && !chosen("data.labels_per_class"));
+        let labels_per_class = (!all).then_some(data.labels_per_class);
         let test_fraction =
             if self.expert && !chosen("data.test_fraction") { 0.0 } else { data.test_fraction };
         let config = SplitConfig {

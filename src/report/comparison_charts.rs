@@ -57,6 +57,8 @@ pub struct Comparison {
     pub places: Vec<String>,
     /// What is compared.
     pub series: Vec<Compared>,
+    /// What all of it is measured against, the same at every place: a name and a value, drawn across by lines alone.
+    pub reference: Option<(String, Spread)>,
 }
 
 impl Comparison {
@@ -64,6 +66,9 @@ impl Comparison {
     pub fn lines_svg(&self) -> String {
         let frame = Frame::new(self, NAMES);
         let mut out = self.open(&frame);
+        if let Some((name, value)) = &self.reference {
+            across(&mut out, &frame, name, value);
+        }
         let count = self.series.len();
         for (index, series) in self.series.iter().enumerate() {
             let colour = colour(index);
@@ -224,7 +229,9 @@ struct Frame {
 impl Frame {
     /// `margin`: room to the right; names that stand there need no legend above.
     fn new(comparison: &Comparison, margin: f64) -> Self {
-        let values = comparison.series.iter().flat_map(|series| series.values.iter().flatten());
+        let reference = comparison.reference.iter().map(|(_, value)| value);
+        let values =
+            comparison.series.iter().flat_map(|series| series.values.iter().flatten()).chain(reference);
         let highest = values.map(|value| value.ends().1).fold(0.0, f64::max).clamp(0.01, 1.0);
         let distance = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
             .into_iter()
@@ -284,6 +291,25 @@ fn legend(comparison: &Comparison) -> (String, usize) {
     (out, line + 1)
 }
 
+/// A dotted line across the plot on its band of one standard deviation, its name at the left end.
+fn across(out: &mut String, frame: &Frame, name: &str, value: &Spread) {
+    let (low, high) = value.ends();
+    let (top, y, right) = (frame.y_at(high), frame.y_at(value.mean), frame.right);
+    let (width, height) = (right - LEFT, frame.y_at(low) - top);
+    let text = format!("{name}: {:.1} %", 100.0 * value.mean);
+    // Below the line where the plot has room there: lines of few labels run above it.
+    let below = frame.bottom() - frame.y_at(low) > 22.0;
+    let text_y = if below { frame.y_at(low) + 15.0 } else { top - 6.0 };
+    put(
+        out,
+        format_args!(
+            "<rect x=\"{LEFT}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{MUTED}\" fill-opacity=\"0.12\"/><line x1=\"{LEFT}\" x2=\"{right:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{INK}\" stroke-width=\"1.6\" stroke-dasharray=\"2 4\"/><text x=\"{:.1}\" y=\"{text_y:.1}\" font-size=\"12.5\" fill=\"{INK}\">{}</text>",
+            LEFT + 8.0,
+            escape(&text)
+        ),
+    );
+}
+
 fn whisker(out: &mut String, frame: &Frame, x: f64, value: &Spread, colour: &str) {
     if value.deviation.is_none() {
         return;
@@ -341,7 +367,8 @@ mod tests {
         for series in [series.to_vec(), Vec::new()] {
             let places = ["4", "10", "&"].map(String::from).to_vec();
             let (title, note, x_label) = ("T".into(), String::new(), String::new());
-            let chart = Comparison { title, note, x_label, places, series };
+            let reference = value.map(|value| ("all <b>labels".into(), value));
+            let chart = Comparison { title, note, x_label, places, series, reference };
             for svg in [chart.lines_svg(), chart.bars_svg()] {
                 assert!(svg.ends_with("</svg>") && !svg.contains("NaN") && !svg.contains("<b>"), "{svg}");
             }

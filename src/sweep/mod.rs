@@ -6,6 +6,7 @@
 //! [sweep]
 //! algorithms = ["freematch", "supervised"]
 //! labels_per_class = [4, 10, 40]
+//! fully_labelled = true                 # and supervised training on every label, to measure against
 //! seeds = [0, 1, 2]
 //!
 //! [sweep.overrides.supervised.training] # for one algorithm only
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 
-pub use plan::{Axes, Planned, Sweep, SweepFile};
+pub use plan::{Axes, Labels, Planned, Sweep, SweepFile};
 pub use results::{Row, State};
 
 use crate::data::{Classes, Split};

@@ -1,6 +1,7 @@
 //! A sweep's file: which runs it stands for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -33,10 +34,31 @@ pub struct Axes {
     pub models: Vec<String>,
     /// Labelled images of each class.
     pub labels_per_class: Vec<u32>,
+    /// Also supervised training on every label there is, one run for each model and seed: what the others are measured
+    /// against, as in the published figure 7.
+    pub fully_labelled: bool,
     /// Each chooses the labels (`data.seed`), and weights, order and views (`training.seed`).
     pub seeds: Vec<u64>,
     /// Settings of one algorithm only: `[sweep.overrides.fixmatch.training]`.
     pub overrides: BTreeMap<String, toml::Table>,
+}
+
+/// How many images of each class are labelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Labels {
+    /// So many.
+    PerClass(u32),
+    /// All there are.
+    All,
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerClass(labels) => labels.fmt(formatter),
+            Self::All => "all".fmt(formatter),
+        }
+    }
 }
 
 /// One run of a sweep.
@@ -47,7 +69,7 @@ pub struct Planned {
     /// Base model.
     pub model: String,
     /// Labelled images of each class.
-    pub labels_per_class: u32,
+    pub labels_per_class: Labels,
     /// Seed of labels and training.
     pub seed: u64,
     /// All settings.
@@ -86,8 +108,8 @@ impl Sweep {
         let mut place = folder.map(Path::to_path_buf);
         for &seed in &axes.seeds {
             for &model in &models {
-                for &labels in &axes.labels_per_class {
-                    for &algorithm in &axes.algorithms {
+                for labels in axes.labels() {
+                    for &algorithm in axes.algorithms(labels) {
                         let mut sources = sources.clone();
                         sources.sweep = Some(SweepLayer { file: file.into(), algorithm: algorithm.as_str() });
                         // The axes win over everything: a sweep whose runs do not differ would compare nothing.
@@ -95,7 +117,10 @@ impl Sweep {
                         sources.overrides.extend(model.map(|model| axis("model.name", model.clone())));
                         sources.overrides.extend([
                             axis("algorithm.name", algorithm.to_string()),
-                            axis("data.labels_per_class", labels.to_string()),
+                            match labels {
+                                Labels::PerClass(labels) => axis("data.labels_per_class", labels.to_string()),
+                                Labels::All => axis("data.fully_labelled", "true".into()),
+                            },
                             axis("data.seed", seed.to_string()),
                             axis("training.seed", seed.to_string()),
                         ]);
@@ -120,6 +145,18 @@ impl Sweep {
 }
 
 impl Axes {
+    fn labels(&self) -> impl Iterator<Item = Labels> {
+        let all = self.fully_labelled.then_some(Labels::All);
+        self.labels_per_class.iter().copied().map(Labels::PerClass).chain(all)
+    }
+
+    fn algorithms(&self, labels: Labels) -> &[AlgorithmName] {
+        match labels {
+            Labels::PerClass(_) => &self.algorithms,
+            Labels::All => &[AlgorithmName::Supervised],
+        }
+    }
+
     fn check(&self) -> Result<(), Invalid> {
         axis("sweep.algorithms", &self.algorithms.iter().map(|name| name.as_str()).collect::<Vec<_>>())?;
         axis("sweep.labels_per_class", &self.labels_per_class)?;
@@ -174,8 +211,12 @@ fn one_data_set(runs: &[Planned]) -> Result<(), ConfigError> {
 impl Planned {
     /// As people call it: "freematch, resnet8, 10 labels per class, seed 1".
     pub fn describe(&self) -> String {
-        let noun = if self.labels_per_class == 1 { "label" } else { "labels" };
-        let Self { algorithm, model, labels_per_class, seed, .. } = self;
-        format!("{algorithm}, {model}, {labels_per_class} {noun} per class, seed {seed}")
+        let labels = match self.labels_per_class {
+            Labels::PerClass(1) => "1 label per class".to_owned(),
+            Labels::PerClass(labels) => format!("{labels} labels per class"),
+            Labels::All => "all labels".to_owned(),
+        };
+        let Self { algorithm, model, seed, .. } = self;
+        format!("{algorithm}, {model}, {labels}, seed {seed}")
     }
 }

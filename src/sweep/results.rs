@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Planned;
+use super::{Labels, Planned};
 use crate::experiment::Finished;
 use crate::metrics::Scores;
 use crate::report::Spread;
@@ -40,7 +40,7 @@ pub struct Row {
     /// Base model.
     pub model: String,
     /// Labelled images of each class.
-    pub labels_per_class: u32,
+    pub labels_per_class: Labels,
     /// Seed.
     pub seed: u64,
     /// Its folder, once it has one.
@@ -67,8 +67,8 @@ impl Row {
     }
 }
 
-/// Columns of `results.csv`. Shares are of 1; the mean absolute error is in percent and for percentage bins only; the interval is Wilson's, 95 %; precision, recall and F1 are means over
-/// classes.
+/// Columns of `results.csv`. Shares are of 1; the mean absolute error is in percent and for percentage bins only; the
+/// interval is Wilson's, 95 %; precision, recall and F1 are means over classes. `labels_per_class` is a number or `all`.
 const COLUMNS: [&str; 19] = [
     "algorithm",
     "model",
@@ -139,7 +139,7 @@ pub(super) fn results_csv(rows: &[Row]) -> String {
 pub(super) struct Setting {
     pub algorithm: String,
     pub model: String,
-    pub labels_per_class: u32,
+    pub labels_per_class: Labels,
     /// Finished runs.
     pub runs: usize,
     /// Runs in all.
@@ -157,7 +157,7 @@ pub(super) fn settings(rows: &[Row]) -> Vec<Setting> {
             keys.push(key(row));
         }
     }
-    let of_key = |wanted: (String, String, u32)| {
+    let of_key = |wanted: (String, String, Labels)| {
         let own: Vec<&Row> = rows.iter().filter(|row| key(row) == wanted).collect();
         let scored: Vec<_> = own.iter().filter_map(|row| Some(row.finished()?.scores()?.1)).collect();
         let spread = |value: fn(&Scores) -> f64| {
