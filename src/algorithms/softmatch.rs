@@ -208,3 +208,22 @@ impl Algorithm for SoftMatch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn predictions_that_are_all_alike_divide_nothing_by_zero() {
+        let device = Device::flex();
+        let config = SoftMatchConfig { decay: Some(0.0), ..Default::default() };
+        let mut algorithm = SoftMatch::new(config, &Problem::bare(3, 8, 10, &device));
+        // Without decay the averages are those of the last step: a mean of 0.7, a variance of 0.
+        algorithm.average(Tensor::full([4], 0.7, &device));
+        let confidence = Tensor::from_data([0.7, 0.9, 0.7 - 1e-6, 0.3], &device);
+        let weights: Vec<f32> = algorithm.weights(confidence).into_data().iter::<f32>().collect();
+        assert!(weights.iter().all(|weight| (0.0..=1.0).contains(weight)), "{weights:?}");
+        assert!(weights[0] > 0.9 && weights[1] == 1.0 && weights[3] == 0.0, "{weights:?}");
+    }
+}
