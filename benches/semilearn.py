@@ -6,7 +6,8 @@ usage: semilearn.py SWEEP_FOLDER [--out FILE.md] [--algorithms freematch fixmatc
 
 SWEEP_FOLDER is what `harvest sweep configs/sweeps/fashion_mnist.toml` leaves. For each of its finished runs, in the order of
 --labels, seeds and algorithms, the package's own `train_step` is run for as many steps with the same labelled images, batch,
-rate, averaged weights and decay of running averages (benches/peers/semilearn_fashion.py), until --minutes are used up.
+rate, averaged weights and decay of running averages (benches/peers/semilearn_fashion.py), until --minutes are used up. What an
+earlier call left in --out is not run again.
 Needs what that program needs. Writes a table, and the lines of JSON it was made from beside it.
 """
 import argparse, csv, json, pathlib, statistics, subprocess, sys, tempfile, time
@@ -26,6 +27,10 @@ def labelled_images(run):
 def decay(steps):
     """Ours, where a recipe does not say: see Problem::decay."""
     return 1 - 1 / min(max(steps / 50, 10), 1000)
+
+
+def key(row):
+    return row["algorithm"], int(row["labels_per_class"]), int(row["seed"]), int(row["steps"])
 
 
 def spread(values):
@@ -50,8 +55,14 @@ def main():
         rows = [row for row in csv.DictReader(file) if row["state"] == "done"]
     wanted = [row for row in rows if row["algorithm"] in a.algorithms and int(row["labels_per_class"]) in a.labels]
     wanted.sort(key=lambda r: (a.labels.index(int(r["labels_per_class"])), int(r["seed"]), a.algorithms.index(r["algorithm"])))
+    known = a.out.with_suffix(".jsonl")
+    earlier = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
     started, longest, lines = time.time(), 0.0, []
     for row in wanted:
+        same = next((line for line in earlier if key(line) == key(row)), None)
+        if same:
+            lines.append(same | dict(ours=float(row["accuracy"]), ours_seconds=float(row["seconds"])))
+            continue
         if time.time() - started + longest > 60 * a.minutes:
             print(f"{a.minutes} minutes are used up; {len(wanted) - len(lines)} runs are left out", file=sys.stderr)
             break
@@ -70,9 +81,12 @@ def main():
                           theirs=theirs["accuracy"], their_seconds=theirs["seconds"]))
         print(json.dumps(lines[-1]), file=sys.stderr)
         longest = max(longest, time.time() - begun)
-    a.out.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    a.out.write_text(table(lines, a))
-    print(a.out.read_text())
+        # After each, so that a run cut short is not lost.
+        a.out.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        a.out.write_text(table(lines, a))
+    if lines:
+        a.out.write_text(table(lines, a))
+        print(a.out.read_text())
 
 
 def table(lines, a):
@@ -91,9 +105,9 @@ def table(lines, a):
             deviation = max((statistics.stdev(v) for v in (ours, theirs) if len(v) > 1), default=0)
             behind = "yes" if -difference > deviation else "no"
             text.append(f"| {labels} | {algorithm} | {len(own)} | {spread(ours)} | {spread(theirs)} | {100 * difference:+.2f} | {behind} |")
-    text += ["", "| labels per class | algorithm | seed | ours % | semilearn % | ours s | semilearn s |", "|---|---|---|---|---|---|---|"]
-    text += [f"| {l['labels_per_class']} | {l['algorithm']} | {l['seed']} | {100 * l['ours']:.2f} | {100 * l['theirs']:.2f} | "
-             f"{l['ours_seconds']:.1f} | {l['their_seconds']:.1f} |" for l in lines]
+    text += ["", "| labels per class | algorithm | seed | ours % | semilearn % |", "|---|---|---|---|---|"]
+    text += [f"| {l['labels_per_class']} | {l['algorithm']} | {l['seed']} | {100 * l['ours']:.2f} | {100 * l['theirs']:.2f} |"
+             for l in lines]
     return "\n".join(text) + "\n"
 
 

@@ -126,6 +126,23 @@ impl RunningStatistics {
         *self.lock() = statistics;
     }
 
+    /// `own ← decay · own + (1 − decay) · live`; the count of batches is the live one's. Shared statistics stay as they are.
+    pub fn follow(&self, live: &Self, decay: f64) {
+        if Arc::ptr_eq(&self.0, &live.0) {
+            return;
+        }
+        let live = live.get();
+        let mut own = self.lock();
+        let (live_mean, live_var) = live.on(&own.mean.device());
+        let blend =
+            |own: &Tensor<1>, live: Tensor<1>| own.clone().mul_scalar(decay) + live.mul_scalar(1.0 - decay);
+        *own = Statistics {
+            mean: blend(&own.mean, live_mean),
+            var: blend(&own.var, live_var),
+            batches: live.batches,
+        };
+    }
+
     /// `mean` and *biased* `var` of `count` values a channel. A single value has no unbiased variance; it counts as 0.
     fn update(&self, mean: Tensor<1>, var: Tensor<1>, count: usize) {
         let m = BatchNorm::MOMENTUM;

@@ -56,6 +56,14 @@ impl Classifier {
         self
     }
 
+    /// Moves the running statistics of this copy towards those of `live`, the same network a step further:
+    /// `own ← decay · own + (1 − decay) · live`. Without effect where they are shared.
+    pub fn follow_statistics(&self, live: &Self, decay: f64) {
+        for ((_, own), (_, live)) in self.batch_norms().into_iter().zip(live.batch_norms()) {
+            own.running().follow(live.running(), decay);
+        }
+    }
+
     /// The same network, computing in `precision`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         match &mut self {

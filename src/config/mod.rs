@@ -33,8 +33,8 @@ pub use resolve::{
 };
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
-    Config, ConfigPath, DataConfig, ModelConfig, OptimizerName, Precision, RunConfig, SourceKind, Switch,
-    TrainingConfig,
+    Config, ConfigPath, DataConfig, EmaStatistics, ModelConfig, OptimizerName, Precision, RunConfig,
+    SourceKind, Switch, TrainingConfig,
 };
 pub use suggest::nearest;
 

@@ -145,6 +145,8 @@ pub struct TrainingConfig {
     pub warmup_steps: Option<u32>,
     /// Decay of the averaged weights per step, from 0 (none) to below 1.
     pub ema: f64,
+    /// What the averaged weights are normalised with, in networks with batch normalisation.
+    pub ema_statistics: EmaStatistics,
     /// Steps between evaluations.
     pub evaluate_every: u32,
     /// Steps between checkpoints.
@@ -173,6 +175,7 @@ impl Default for TrainingConfig {
             layer_decay: 0.5,
             warmup_steps: None,
             ema: 0.0,
+            ema_statistics: EmaStatistics::Averaged,
             evaluate_every: 500,
             checkpoint_every: 500,
             log_every: 20,
@@ -181,6 +184,17 @@ impl Default for TrainingConfig {
             seed: 0,
         }
     }
+}
+
+/// Running statistics of an averaged network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmaStatistics {
+    /// Averaged like the weights.
+    #[default]
+    Averaged,
+    /// The live network's, as in the established implementation; in short runs they do not fit the averaged weights.
+    Live,
 }
 
 /// Optimizers.

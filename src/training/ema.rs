@@ -1,4 +1,9 @@
 //! An exponential moving average of the weights, which usually predicts better than the weights themselves.
+//!
+//! Batch normalisation makes this delicate. Weights averaged over a hundred steps lie behind the live ones while those still
+//! move fast, and running statistics of the live network, which remember ten steps, do not fit them. The established
+//! implementation uses these nevertheless; in short runs this was seen to cost up to 20 points of accuracy. So by default
+//! the statistics are averaged like the weights ([`Ema::apart`]).
 
 use std::collections::HashMap;
 
@@ -8,7 +13,8 @@ use harvest_models::Classifier;
 
 /// `average ← decay · average + (1 − decay) · weight` after each update. Starts as a copy of the weights.
 ///
-/// Only parameters are averaged; running statistics of batch normalisation are those of the live network.
+/// Only parameters are averaged; running statistics of batch normalisation are those of the live network, unless they are
+/// kept [`apart`](Ema::apart).
 #[derive(Debug, Clone)]
 pub struct Ema<M = Classifier> {
     decay: f64,
@@ -42,6 +48,19 @@ impl<M: Module> Ema<M> {
     /// Replaces the average, when a run is resumed.
     pub fn network_mut(&mut self) -> &mut M {
         &mut self.average
+    }
+}
+
+impl Ema {
+    /// With running statistics of its own, averaged like the weights by [`Ema::update_statistics`].
+    pub fn apart(mut self) -> Self {
+        self.average = self.average.separate();
+        self
+    }
+
+    /// Moves the running statistics by those of `net`, where they are kept apart.
+    pub fn update_statistics(&self, net: &Classifier) {
+        self.average.follow_statistics(net, self.decay);
     }
 }
 
@@ -111,6 +130,24 @@ mod tests {
         ema.update(&net);
         assert_ne!(net.to_tensors(), nets()[0].to_tensors());
         assert_eq!(ema.network().to_tensors(), net.to_tensors());
+    }
+
+    #[test]
+    fn statistics_kept_apart_are_averaged_like_weights() {
+        let [net, _] = nets();
+        let ema = Ema::new(0.75, &net).apart();
+        let start = net.to_tensors();
+        net.forward(Tensor::ones([2, 3, 8, 8], &Device::flex()), Mode::train(0));
+        ema.update_statistics(&net);
+        let [average, live] = [ema.network().to_tensors(), net.to_tensors()];
+        for name in ["bn1.running_mean", "bn1.running_var"] {
+            let values = |of: &harvest_models::NamedTensors| of[name].iter::<f32>().collect::<Vec<_>>();
+            assert_ne!(values(&start), values(&live));
+            for ((old, average), new) in values(&start).into_iter().zip(values(&average)).zip(values(&live)) {
+                assert!((average - (0.75 * old + 0.25 * new)).abs() < 1e-6, "{name}");
+            }
+        }
+        assert_eq!(average["bn1.num_batches_tracked"], live["bn1.num_batches_tracked"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig};
 use super::setup::Setup;
 use crate::algorithms::{Algorithm, SslBatch, Views};
-use crate::config::Switch;
+use crate::config::{EmaStatistics, Switch};
 use crate::inference::images_to_tensor;
 use crate::random::{Purpose, stream};
 
@@ -103,6 +103,7 @@ impl<'a> Session<'a> {
         let network = std::mem::replace(&mut self.network, self.ema.network().clone());
         self.network = self.optimizer.step(network, &mut gradients, lr);
         self.ema.update(&self.network);
+        self.ema.update_statistics(&self.network);
         self.step += 1;
         scalars
     }
@@ -168,5 +169,9 @@ fn average(setup: &Setup<'_>, algorithm: &dyn Algorithm, network: &Classifier) -
         0.0 => algorithm.average_decay().map_or(0.0, f64::from),
         decay => decay,
     };
-    Ema::new(decay, network)
+    let ema = Ema::new(decay, network);
+    match setup.training.ema_statistics {
+        EmaStatistics::Averaged => ema.apart(),
+        EmaStatistics::Live => ema,
+    }
 }
