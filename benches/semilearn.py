@@ -81,12 +81,18 @@ def main():
                           theirs=theirs["accuracy"], their_seconds=theirs["seconds"]))
         print(json.dumps(lines[-1]), file=sys.stderr)
         longest = max(longest, time.time() - begun)
-        # After each, so that a run cut short is not lost.
-        a.out.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        a.out.write_text(table(lines, a))
+        save(lines, earlier, a)  # after each, so that a run cut short is not lost
     if lines:
-        a.out.write_text(table(lines, a))
+        save(lines, earlier, a)
         print(a.out.read_text())
+
+
+def save(lines, earlier, a):
+    """The table of `lines`; the lines themselves, and with them earlier ones that were not asked for this time."""
+    known = {key(line) for line in lines}
+    kept = lines + [line for line in earlier if key(line) not in known]
+    a.out.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    a.out.write_text(table(lines, a))
 
 
 def table(lines, a):

@@ -113,7 +113,8 @@ fn a_sweep_leaves_results_table_figures_and_page() {
 #[test]
 fn few_labels_are_measured_against_all() {
     let world = World::new();
-    write_sweep(&world, &format!("{SMALL}\nfully_labelled = true"));
+    // What the recipe says of labels does not count: a sweep's own axes win.
+    write_sweep(&world, &format!("{SMALL}\nfully_labelled = true\n\n[data]\nfully_labelled = true"));
     let text = succeeds(&sweep(&world, &["--dry-run"]));
     assert_eq!(text.lines().count(), 10, "{text}");
     assert!(text.contains("supervised, resnet8, all labels, seed 1: waiting"), "{text}");
@@ -125,10 +126,15 @@ fn few_labels_are_measured_against_all() {
     assert_eq!((row["labels_per_class"].as_str(), row["state"].as_str()), ("all", "done"));
     // All that are not kept for the test.
     let read = |path: &str| std::fs::read_to_string(world.path("sweep").join(path)).expect(path);
-    let split: serde_json::Value =
-        serde_json::from_str(&read(&format!("{}/inputs/split.json", row["run"]))).expect("JSON");
-    let count = |list: &str| split[list].as_array().expect(list).len();
-    assert!(count("labelled") > 8 && count("labelled") == count("unlabelled"), "{split}");
+    let count = |row: &BTreeMap<String, String>, list: &str| {
+        let split = read(&format!("{}/inputs/split.json", row["run"]));
+        let split: serde_json::Value = serde_json::from_str(&split).expect("JSON");
+        split[list].as_array().expect(list).len()
+    };
+    let all = count(row, "labelled");
+    assert!(all > 8 && all == count(row, "unlabelled"), "{all}");
+    succeeds(&sweep(&world, &["--only", "2"]));
+    assert!(count(&rows(&world, "results.csv")[1], "labelled") < all);
 
     let figure = read("error_over_labels.svg");
     assert!(figure.contains("all labels: ") && figure.contains("one seed"), "{figure}");

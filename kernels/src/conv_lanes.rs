@@ -101,6 +101,7 @@ pub(crate) trait Lanes {
 /// Arrays the compiler turns into whatever vectors the target has.
 pub(crate) struct Portable;
 
+// SAFETY of what is not marked: plain arithmetic; `unsafe` only because the trait's contract is.
 impl Lanes for Portable {
     type V = [f32; 4];
     const LANES: usize = 4;

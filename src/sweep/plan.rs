@@ -114,13 +114,13 @@ impl Sweep {
                         sources.sweep = Some(SweepLayer { file: file.into(), algorithm: algorithm.as_str() });
                         // The axes win over everything: a sweep whose runs do not differ would compare nothing.
                         let axis = |key: &str, value: String| Override::flag("sweep:", key, value);
+                        if let Labels::PerClass(labels) = labels {
+                            sources.overrides.push(axis("data.labels_per_class", labels.to_string()));
+                        }
                         sources.overrides.extend(model.map(|model| axis("model.name", model.clone())));
                         sources.overrides.extend([
                             axis("algorithm.name", algorithm.to_string()),
-                            match labels {
-                                Labels::PerClass(labels) => axis("data.labels_per_class", labels.to_string()),
-                                Labels::All => axis("data.fully_labelled", "true".into()),
-                            },
+                            axis("data.fully_labelled", (labels == Labels::All).to_string()),
                             axis("data.seed", seed.to_string()),
                             axis("training.seed", seed.to_string()),
                         ]);

@@ -52,14 +52,15 @@ impl<M: Module> Ema<M> {
 }
 
 impl Ema {
-    /// With running statistics of its own, averaged like the weights by [`Ema::update_statistics`].
+    /// With running statistics of its own, averaged like the weights by [`Ema::follow`].
     pub fn apart(mut self) -> Self {
         self.average = self.average.separate();
         self
     }
 
-    /// Moves the running statistics by those of `net`, where they are kept apart.
-    pub fn update_statistics(&self, net: &Classifier) {
+    /// [`Ema::update`], and the running statistics with the weights where they are kept apart.
+    pub fn follow(&mut self, net: &Classifier) {
+        self.update(net);
         self.average.follow_statistics(net, self.decay);
     }
 }
@@ -135,10 +136,10 @@ mod tests {
     #[test]
     fn statistics_kept_apart_are_averaged_like_weights() {
         let [net, _] = nets();
-        let ema = Ema::new(0.75, &net).apart();
+        let mut ema = Ema::new(0.75, &net).apart();
         let start = net.to_tensors();
         net.forward(Tensor::ones([2, 3, 8, 8], &Device::flex()), Mode::train(0));
-        ema.update_statistics(&net);
+        ema.follow(&net);
         let [average, live] = [ema.network().to_tensors(), net.to_tensors()];
         for name in ["bn1.running_mean", "bn1.running_var"] {
             let values = |of: &harvest_models::NamedTensors| of[name].iter::<f32>().collect::<Vec<_>>();

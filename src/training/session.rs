@@ -102,8 +102,7 @@ impl<'a> Session<'a> {
         // A stand-in keeps the field filled: with a second handle on the weights the optimizer could not work in place.
         let network = std::mem::replace(&mut self.network, self.ema.network().clone());
         self.network = self.optimizer.step(network, &mut gradients, lr);
-        self.ema.update(&self.network);
-        self.ema.update_statistics(&self.network);
+        self.ema.follow(&self.network);
         self.step += 1;
         scalars
     }
