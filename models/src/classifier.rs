@@ -1,10 +1,12 @@
-//! A network of either family behind one face.
+//! A network of any family behind one face.
 
 use burn::Tensor;
 use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::batch_norm::BatchNorm;
+use crate::convnext::ConvNext;
+use crate::efficientnet::EfficientNet;
 use crate::mode::{Mode, Precision};
 use crate::resnet::ResNet;
 use crate::vit::Vit;
@@ -20,6 +22,10 @@ pub enum Classifier {
     Vit(Vit),
     /// Residual network.
     ResNet(ResNet),
+    /// Inverted residuals, for small devices.
+    EfficientNet(EfficientNet),
+    /// ConvNeXt.
+    ConvNext(ConvNext),
 }
 
 /// What a forward pass returns, both `f32`.
@@ -39,6 +45,8 @@ impl Classifier {
         match self {
             Classifier::Vit(net) => net.forward(images, mode),
             Classifier::ResNet(net) => net.forward(images, mode),
+            Classifier::EfficientNet(net) => net.forward(images, mode),
+            Classifier::ConvNext(net) => net.forward(images, mode),
         }
     }
 
@@ -50,8 +58,10 @@ impl Classifier {
 
     /// Gives this copy running statistics of its own, starting from the shared ones.
     pub fn separate(mut self) -> Self {
-        if let Classifier::ResNet(net) = &mut self {
-            net.separate();
+        match &mut self {
+            Classifier::ResNet(net) => net.separate(),
+            Classifier::EfficientNet(net) => net.separate(),
+            Classifier::Vit(_) | Classifier::ConvNext(_) => {}
         }
         self
     }
@@ -69,6 +79,8 @@ impl Classifier {
         match &mut self {
             Classifier::Vit(net) => net.set_precision(precision),
             Classifier::ResNet(net) => net.set_precision(precision),
+            Classifier::EfficientNet(net) => net.set_precision(precision),
+            Classifier::ConvNext(net) => net.set_precision(precision),
         }
         self
     }
@@ -81,8 +93,9 @@ impl Classifier {
     /// Every batch normalisation with its PyTorch name.
     pub(crate) fn batch_norms(&self) -> Vec<(String, &BatchNorm)> {
         match self {
-            Classifier::Vit(_) => Vec::new(),
+            Classifier::Vit(_) | Classifier::ConvNext(_) => Vec::new(),
             Classifier::ResNet(net) => net.batch_norms(),
+            Classifier::EfficientNet(net) => net.batch_norms(),
         }
     }
 }
@@ -104,6 +117,9 @@ mod tests {
             mlp_ratio: 4.0,
             drop_path,
             pooling: Pooling::MeanOfPatches,
+            registers: 0,
+            layer_scale: None,
+            class_position: true,
             classes: 5,
         })
     }

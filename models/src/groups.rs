@@ -53,31 +53,47 @@ impl ClassifierConfig {
         match self {
             ClassifierConfig::Vit(config) => config.depth + 1,
             ClassifierConfig::ResNet(config) => config.blocks.iter().sum::<usize>() + 1,
+            ClassifierConfig::EfficientNet(config) => config.blocks() + 1,
+            ClassifierConfig::ConvNext(config) => config.blocks() + 1,
         }
     }
 }
 
-/// No weight decay on vectors (biases, norms), the class token and the position table.
+/// No weight decay on vectors (biases, norms), the class token, the registers and the position table.
 fn decays(name: &str, shape: &[usize]) -> bool {
-    shape.len() > 1 && !matches!(name, "cls_token" | "pos_embed")
+    shape.len() > 1 && !matches!(name, "cls_token" | "reg_token" | "pos_embed")
 }
 
-/// The block that a parameter is part of: (stage, index), stage 0 in a transformer.
+/// True for the parameters of the linear classifier, which another set of classes replaces.
+pub(crate) fn is_classifier(name: &str) -> bool {
+    let layer = name.rsplit_once('.').map_or(name, |(layer, _)| layer);
+    matches!(layer, "head" | "fc" | "classifier" | "head.fc")
+}
+
+/// The block that a parameter is part of: (stage, index), stage 0 in a transformer. What brings a stage of ConvNeXt to
+/// its resolution counts to the stage's first block.
 fn block_of(name: &str) -> Option<(usize, usize)> {
-    let mut parts = name.split('.');
-    let stage = match parts.next()? {
-        "blocks" => 0,
-        part => part.strip_prefix("layer")?.parse().ok()?,
-    };
-    Some((stage, parts.next()?.parse().ok()?))
+    let number = |part: &str| part.parse::<usize>().ok();
+    match *name.split('.').collect::<Vec<_>>().as_slice() {
+        ["stages", stage, "downsample", ..] => Some((number(stage)?, 0)),
+        ["stages", stage, "blocks", block, ..] => Some((number(stage)?, number(block)?)),
+        ["blocks", first, second, ..] => match (number(first)?, number(second)) {
+            (stage, Some(block)) => Some((stage, block)),
+            (block, None) => Some((0, block)),
+        },
+        [stage, block, ..] => Some((number(stage.strip_prefix("layer")?)?, number(block)?)),
+        _ => None,
+    }
 }
 
 /// `blocks`: the block of every parameter in order, so that each block is one run of equal entries.
 fn depth(name: &str, blocks: &[(usize, usize)]) -> usize {
     let count = |from: &[(usize, usize)]| from.chunk_by(|a, b| a == b).count();
-    match (name.split('.').next(), block_of(name)) {
-        (Some("head" | "fc"), _) => 0,
-        (Some("norm"), _) => 1,
+    match (name, block_of(name)) {
+        (name, _) if is_classifier(name) => 0,
+        (name, None) if ["norm.", "head.norm.", "conv_head.", "bn2."].iter().any(|p| name.starts_with(p)) => {
+            1
+        }
         (_, Some(block)) => {
             let first = blocks.iter().position(|b| *b == block).unwrap_or(0);
             count(&blocks[first..])

@@ -1,10 +1,10 @@
-//! The layers both families are made of: holders of parameters under PyTorch's names, over `harvest-kernels`.
+//! The layers all families are made of: holders of parameters under PyTorch's names, over `harvest-kernels`.
 
 use burn::Tensor;
 use burn::module::{Module, Param};
 
 use crate::initial::{Initialiser, Start};
-use crate::mode::Precision;
+use crate::mode::{Precision, leave};
 
 /// An affine map. Every rank-2 parameter of this crate is such a weight: `[in, out]` here, `[out, in]` in files.
 #[derive(Module, Debug)]
@@ -84,4 +84,113 @@ impl Conv {
         let weight = precision.enter(self.weight.val());
         harvest_kernels::conv2d(precision.enter(x), weight, None, self.stride, self.padding)
     }
+}
+
+/// A convolution of every channel with a kernel of its own, padded so that stride 1 keeps the size.
+#[derive(Module, Debug)]
+pub struct DepthwiseConv {
+    /// `[channels, 1, kernel, kernel]`
+    pub weight: Param<Tensor<4>>,
+    /// `[channels]`
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+    padding: usize,
+}
+
+impl DepthwiseConv {
+    /// A square kernel of odd side; without `bias`, no shift.
+    pub fn new(
+        init: &Initialiser,
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+        weight: Start,
+        bias: Option<Start>,
+    ) -> Self {
+        DepthwiseConv {
+            weight: init.parameter("weight", [channels, 1, kernel, kernel], weight),
+            bias: bias.map(|start| init.parameter("bias", [channels], start)),
+            stride,
+            padding: kernel / 2,
+        }
+    }
+
+    /// `[B, channels, H, W]` → `[B, channels, ⌈H / stride⌉, ⌈W / stride⌉]`, in the type that `precision` computes in.
+    pub fn forward(&self, x: Tensor<4>, precision: Precision) -> Tensor<4> {
+        let weight = precision.enter(self.weight.val());
+        let bias = self.bias.as_ref().map(|bias| precision.enter(bias.val()));
+        harvest_kernels::depthwise_conv2d(precision.enter(x), weight, bias, self.stride, self.padding)
+    }
+}
+
+/// The convolution whose stride is its kernel, as the matrix product it is: each pixel is used at most once.
+#[derive(Module, Debug)]
+pub struct Patches {
+    /// `[out, in, side, side]`
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Patches {
+    /// Patches of `side` × `side` pixels.
+    pub fn new(
+        init: &Initialiser,
+        d_in: usize,
+        d_out: usize,
+        side: usize,
+        weight: Start,
+        bias: Start,
+    ) -> Self {
+        Patches {
+            weight: init.parameter("weight", [d_out, d_in, side, side], weight),
+            bias: init.parameter("bias", [d_out], bias),
+        }
+    }
+
+    /// `[B, in, H, W]` → `[B, ⌊H / side⌋, ⌊W / side⌋, out]`, in the type that `precision` computes in.
+    pub fn forward(&self, x: Tensor<4>, precision: Precision) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        let weight = self.weight.val();
+        let [d_out, _, side, _] = weight.dims();
+        let (rows, columns) = (height / side, width / side);
+        let x = match (rows * side, columns * side) {
+            (h, w) if (h, w) == (height, width) => x,
+            (h, w) => x.narrow(2, 0, h).narrow(3, 0, w),
+        };
+        let values = channels * side * side;
+        let patches = x
+            .reshape([batch, channels, rows, side, columns, side])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch, rows * columns, values]);
+        let weight = weight.reshape([d_out, values]).swap_dims(0, 1);
+        let bias = precision.enter(self.bias.val());
+        harvest_kernels::linear(precision.enter(patches), precision.enter(weight), Some(bias))
+            .reshape([batch, rows, columns, d_out])
+    }
+}
+
+/// A factor for each value of the last axis, close to 0 at first so that a deep network starts as the identity
+/// (Touvron et al., arXiv:2103.17239); in `f32`.
+#[derive(Module, Debug)]
+pub struct LayerScale {
+    /// `[dim]`
+    pub gamma: Param<Tensor<1>>,
+}
+
+impl LayerScale {
+    /// All factors start at `value`.
+    pub fn new(init: &Initialiser, dim: usize, value: f64) -> Self {
+        LayerScale { gamma: init.parameter("gamma", [dim], Start::Constant(value as f32)) }
+    }
+
+    /// `[.., dim]` → `[.., dim]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        leave(x) * self.gamma.val().unsqueeze()
+    }
+}
+
+/// `min(x, 6)`: behind ReLU, the ReLU6 of networks for small devices (arXiv:1704.04861).
+pub fn at_most_six(x: Tensor<4>) -> Tensor<4> {
+    x.clamp_max(6.0)
 }

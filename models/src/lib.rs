@@ -1,7 +1,7 @@
 //! Image classifiers whose parameters carry the names of timm and torchvision.
 //!
-//! [`Classifier`] is a vision transformer ([`vit`]) or a residual network ([`resnet`]), chosen at run time by a
-//! [`ClassifierConfig`]. A pass states its [`Mode`] and returns an [`Output`]; whether it records a graph is decided by
+//! [`Classifier`] is a vision transformer ([`vit`]), a residual network ([`resnet`]), a network of inverted residuals
+//! for small devices ([`efficientnet`]) or a [`convnext`], chosen at run time by a [`ClassifierConfig`]. A pass states its [`Mode`] and returns an [`Output`]; whether it records a graph is decided by
 //! the parameters alone: those of [`Classifier::detached`] are off autodiff, so nothing is recorded, in either mode.
 //!
 //! ```
@@ -21,6 +21,8 @@ mod auxiliary;
 pub mod batch_norm;
 mod classifier;
 mod config;
+pub mod convnext;
+pub mod efficientnet;
 mod groups;
 pub mod initial;
 pub mod layers;

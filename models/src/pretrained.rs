@@ -3,6 +3,7 @@
 use burn::tensor::TensorData;
 
 use crate::classifier::Classifier;
+use crate::groups::is_classifier;
 use crate::weights::{NamedTensors, WeightsError};
 
 impl Classifier {
@@ -11,7 +12,6 @@ impl Classifier {
     /// The classifier keeps its values, also where the shapes agree: its classes are others. Apart from that every tensor
     /// must be there and fit; a first name component beginning with `module` is dropped.
     pub fn load_pretrained(&mut self, tensors: &NamedTensors) -> Result<(), WeightsError> {
-        let is_classifier = |name: &str| name.starts_with("head.") || name.starts_with("fc.");
         let own = self.to_tensors();
         let mut merged = NamedTensors::new();
         for (name, data) in tensors {
@@ -33,29 +33,29 @@ impl Classifier {
     }
 }
 
-/// The position table `table`, `[1, 1 + n², dim]`, for the grid of `target`: bicubic (a = −0.75, half-pixel centres, no
-/// antialiasing), the class token's row copied.
+/// The position table `table`, `[1, p + n², dim]`, for the grid of `target`: bicubic (a = −0.75, half-pixel centres, no
+/// antialiasing), the first `p` rows copied, which are those of the class token and registers, if they have any.
 pub fn resize_positions(table: &TensorData, target: &TensorData) -> Result<TensorData, WeightsError> {
     let misshapen = || WeightsError::Shape {
         name: "pos_embed".to_owned(),
         found: table.shape().to_vec(),
         expected: target.shape().to_vec(),
     };
-    let (Some((from, dim)), Some((to, target_dim))) = (grid(table), grid(target)) else {
+    let (Some((before, from, dim)), Some((to_before, to, target_dim))) = (grid(table), grid(target)) else {
         return Err(misshapen());
     };
-    if dim != target_dim {
+    if dim != target_dim || before != to_before {
         return Err(misshapen());
     }
     let values = table.as_slice::<f32>().map_err(|_| misshapen())?;
     let taps: Vec<[(usize, f32); 4]> = (0..to).map(|i| cubic_taps(i, to, from)).collect();
     let mut out = Vec::with_capacity(target.num_elements());
-    out.extend_from_slice(&values[..dim]);
+    out.extend_from_slice(&values[..before * dim]);
     for row in &taps {
         for column in &taps {
             for d in 0..dim {
                 let along = |y: usize| -> f32 {
-                    column.iter().map(|(x, w)| w * values[(1 + y * from + x) * dim + d]).sum()
+                    column.iter().map(|(x, w)| w * values[(before + y * from + x) * dim + d]).sum()
                 };
                 out.push(row.iter().map(|(y, w)| w * along(*y)).sum());
             }
@@ -64,13 +64,14 @@ pub fn resize_positions(table: &TensorData, target: &TensorData) -> Result<Tenso
     Ok(TensorData::new(out, target.shape().clone()))
 }
 
-/// Side of the grid and values a token, if this is a position table with a class token.
-fn grid(table: &TensorData) -> Option<(usize, usize)> {
+/// Rows before the grid, its side and values a token, if this is a position table. The grid is the largest square that
+/// the rows hold: true while there are fewer rows before it than a square of one more on each side adds.
+fn grid(table: &TensorData) -> Option<(usize, usize, usize)> {
     let [1, tokens, dim] = *table.shape().as_slice() else {
         return None;
     };
-    let side = tokens.checked_sub(1)?.isqrt();
-    (side > 0 && side * side + 1 == tokens).then_some((side, dim))
+    let side = tokens.isqrt();
+    (side > 0).then_some((tokens - side * side, side, dim))
 }
 
 /// The four input positions under output position `i` and their weights (Keys, 1981), edges repeated.
@@ -105,6 +106,9 @@ mod tests {
             mlp_ratio: 2.0,
             drop_path: 0.0,
             pooling: Pooling::ClassToken,
+            registers: 0,
+            layer_scale: None,
+            class_position: true,
             classes,
         })
     }

@@ -1,7 +1,9 @@
 //! Vision transformer: Dosovitskiy et al., arXiv:2010.11929, with timm's parameter names.
 //!
-//! `B` images, `T` patches, `D` values a token. Pre-norm blocks, exact GELU, a learned position table with one more row
-//! for the class token. The networks of USB (semilearn 0.3.2) differ from timm's in size only.
+//! `B` images, `T` patches, `R` registers, `D` values a token. Pre-norm blocks, exact GELU, a learned position table
+//! with one more row for the class token. The networks of USB (semilearn 0.3.2) differ from timm's in size only; those
+//! of DINOv2 (Oquab et al., arXiv:2304.07193) scale each branch and may have registers, tokens that belong to no patch
+//! (Darcet et al., arXiv:2309.16588).
 
 use burn::Tensor;
 use burn::module::{Module, Param};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Output;
 use crate::config::ConfigError;
 use crate::initial::{Initialiser, Start};
-use crate::layers::{LayerNorm, Linear};
+use crate::layers::{LayerNorm, LayerScale, Linear, Patches};
 use crate::mode::{Mode, Precision, leave};
 
 /// Shape of a [`Vit`].
@@ -36,8 +38,22 @@ pub struct VitConfig {
     /// What the features are.
     #[serde(default)]
     pub pooling: Pooling,
+    /// Registers, `R`: learned tokens that take part in attention and are dropped at the end.
+    #[serde(default)]
+    pub registers: usize,
+    /// Starting value of the factors of each branch; absent: the branches have none. DINOv2: 1e-5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_scale: Option<f64>,
+    /// Whether the position table has rows for the class token and the registers, or for patches only (timm's
+    /// `no_embed_class`).
+    #[serde(default = "yes")]
+    pub class_position: bool,
     /// Number of classes.
     pub classes: usize,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn mlp_ratio() -> f64 {
@@ -79,6 +95,9 @@ impl VitConfig {
         if !(0.0..1.0).contains(&self.drop_path) {
             return Err(ConfigError::Range { field: "drop_path", value: self.drop_path, range: "[0, 1)" });
         }
+        if let Some(value) = self.layer_scale.filter(|value| !value.is_finite()) {
+            return Err(ConfigError::Range { field: "layer_scale", value, range: "finite" });
+        }
         if !self.mlp_ratio.is_finite() || self.hidden() == 0 {
             return Err(ConfigError::Range { field: "mlp_ratio", value: self.mlp_ratio, range: "above 0" });
         }
@@ -92,6 +111,11 @@ impl VitConfig {
     fn patches(&self) -> usize {
         (self.image_size / self.patch).pow(2)
     }
+
+    /// Rows of the position table.
+    fn positions(&self) -> usize {
+        self.patches() + if self.class_position { 1 + self.registers } else { 0 }
+    }
 }
 
 /// A vision transformer with a linear classifier.
@@ -99,7 +123,9 @@ impl VitConfig {
 pub struct Vit {
     /// `[1, 1, D]`
     pub cls_token: Param<Tensor<3>>,
-    /// `[1, 1 + T, D]`
+    /// `[1, R, D]`
+    pub reg_token: Option<Param<Tensor<3>>>,
+    /// `[1, 1 + R + T, D]`, or `[1, T, D]`
     pub pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
@@ -110,6 +136,7 @@ pub struct Vit {
     rates: Vec<f32>,
     #[module(skip)]
     pooling: Pooling,
+    class_position: bool,
     #[module(skip)]
     precision: Precision,
 }
@@ -125,15 +152,23 @@ impl Vit {
         let dim = config.dim;
         let steps = config.depth.saturating_sub(1).max(1) as f64;
         let rate = |block: usize| (config.drop_path * block as f64 / steps) as f32;
+        // timm leaves this layer as PyTorch starts convolutions.
+        let start = Start::torch_default(3 * config.patch * config.patch);
+        let patch_embed = init.part("patch_embed");
         Ok(Vit {
             cls_token: init.parameter("cls_token", [1, 1, dim], Start::Normal(1e-6)),
-            pos_embed: init.parameter("pos_embed", [1, 1 + config.patches(), dim], WEIGHT),
-            patch_embed: PatchEmbed { proj: Patches::new(config, &init.part("patch_embed").part("proj")) },
+            reg_token: (config.registers > 0)
+                .then(|| init.parameter("reg_token", [1, config.registers, dim], Start::Normal(1e-6))),
+            pos_embed: init.parameter("pos_embed", [1, config.positions(), dim], WEIGHT),
+            patch_embed: PatchEmbed {
+                proj: Patches::new(&patch_embed.part("proj"), 3, dim, config.patch, start, start),
+            },
             blocks: (0..config.depth).map(|i| Block::new(config, &init.part("blocks").part(i))).collect(),
             norm: LayerNorm::new(&init.part("norm"), dim),
             head: Linear::new(&init.part("head"), dim, config.classes, WEIGHT, ZERO),
             rates: (0..config.depth).flat_map(|i| [rate(i); 2]).collect(),
             pooling: config.pooling,
+            class_position: config.class_position,
             precision: Precision::F32,
         })
     }
@@ -148,7 +183,7 @@ impl Vit {
             Mode::Train { noise } => noise.drop_path(&self.rates, batch, &images.device()),
             Mode::Evaluate => None,
         };
-        let mut tokens = self.embed(images); // eq. 1: `[B, 1 + T, D]`
+        let mut tokens = self.embed(images); // eq. 1: `[B, 1 + R + T, D]`
         for (i, block) in self.blocks.iter().enumerate() {
             tokens = block.forward(tokens, self.keep(&noise, 2 * i), self.precision); // eq. 2, 3
         }
@@ -158,12 +193,23 @@ impl Vit {
         Output { features, logits }
     }
 
-    /// Tokens of the patches, behind the class token, each with its row of the position table.
+    /// Tokens of the patches, behind the class token and the registers, each with its row of the position table.
     fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         let patches = leave(self.patch_embed.proj.forward(images, self.precision));
-        let [batch, _, dim] = patches.dims();
-        let class = self.cls_token.val().expand([batch, 1, dim]);
-        Tensor::cat(vec![class, patches], 1) + self.pos_embed.val()
+        let [batch, rows, columns, dim] = patches.dims();
+        let mut patches = patches.reshape([batch, rows * columns, dim]);
+        if !self.class_position {
+            patches = patches + self.pos_embed.val();
+        }
+        let mut tokens = vec![self.cls_token.val().expand([batch, 1, dim])];
+        tokens.extend(self.reg_token.as_ref().map(|registers| {
+            let registers = registers.val();
+            let [_, count, _] = registers.dims();
+            registers.expand([batch, count, dim])
+        }));
+        tokens.push(patches);
+        let tokens = Tensor::cat(tokens, 1);
+        if self.class_position { tokens + self.pos_embed.val() } else { tokens }
     }
 
     /// What the two branches of a block are multiplied by, `[B]` each.
@@ -174,13 +220,16 @@ impl Vit {
         })
     }
 
-    /// `[B, 1 + T, D]` → `[B, D]`
+    /// `[B, 1 + R + T, D]` → `[B, D]`
     fn pool(&self, tokens: Tensor<3>) -> Tensor<2> {
         let [batch, count, dim] = tokens.dims();
         // The norm acts on each token alone, so tokens that are not used need none.
         let chosen = match self.pooling {
             Pooling::ClassToken => self.norm.forward(tokens.narrow(1, 0, 1)),
-            Pooling::MeanOfPatches => self.norm.forward(tokens.narrow(1, 1, count - 1)).mean_dim(1),
+            Pooling::MeanOfPatches => {
+                let before = 1 + self.reg_token.as_ref().map_or(0, |registers| registers.dims()[1]);
+                self.norm.forward(tokens.narrow(1, before, count - before)).mean_dim(1)
+            }
         };
         chosen.reshape([batch, dim])
     }
@@ -195,56 +244,23 @@ struct PatchEmbed {
     proj: Patches,
 }
 
-/// The convolution whose stride is its kernel, as the matrix product it is: each pixel is used once.
-#[derive(Module, Debug)]
-struct Patches {
-    /// `[D, 3, patch, patch]`
-    weight: Param<Tensor<4>>,
-    /// `[D]`
-    bias: Param<Tensor<1>>,
-}
-
-impl Patches {
-    fn new(config: &VitConfig, init: &Initialiser) -> Self {
-        let side = config.patch;
-        // timm leaves this layer as PyTorch starts convolutions.
-        let start = Start::torch_default(3 * side * side);
-        Patches {
-            weight: init.parameter("weight", [config.dim, 3, side, side], start),
-            bias: init.parameter("bias", [config.dim], start),
-        }
-    }
-
-    /// `[B, 3, H, W]` → `[B, T, D]`
-    fn forward(&self, images: Tensor<4>, precision: Precision) -> Tensor<3> {
-        let [batch, channels, height, width] = images.dims();
-        let weight = self.weight.val();
-        let [dim, _, side, _] = weight.dims();
-        let (rows, columns) = (height / side, width / side);
-        let values = channels * side * side;
-        let patches = images
-            .reshape([batch, channels, rows, side, columns, side])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, rows * columns, values]);
-        let weight = weight.reshape([dim, values]).swap_dims(0, 1);
-        let bias = precision.enter(self.bias.val());
-        harvest_kernels::linear(precision.enter(patches), precision.enter(weight), Some(bias))
-    }
-}
-
-/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`, each branch times its factors where there are some.
 #[derive(Module, Debug)]
 struct Block {
     norm1: LayerNorm,
     attn: Attention,
+    ls1: Option<LayerScale>,
     norm2: LayerNorm,
     mlp: Mlp,
+    ls2: Option<LayerScale>,
 }
 
 impl Block {
     fn new(config: &VitConfig, init: &Initialiser) -> Self {
         let dim = config.dim;
         let linear = |init: Initialiser, d_in, d_out| Linear::new(&init, d_in, d_out, WEIGHT, ZERO);
+        let scale =
+            |name: &str| config.layer_scale.map(|value| LayerScale::new(&init.part(name), dim, value));
         let (attn, mlp) = (init.part("attn"), init.part("mlp"));
         Block {
             norm1: LayerNorm::new(&init.part("norm1"), dim),
@@ -253,21 +269,30 @@ impl Block {
                 proj: linear(attn.part("proj"), dim, dim),
                 heads: config.heads,
             },
+            ls1: scale("ls1"),
             norm2: LayerNorm::new(&init.part("norm2"), dim),
             mlp: Mlp {
                 fc1: linear(mlp.part("fc1"), dim, config.hidden()),
                 fc2: linear(mlp.part("fc2"), config.hidden(), dim),
             },
+            ls2: scale("ls2"),
         }
     }
 
-    /// Tokens `[B, 1 + T, D]`; `keep`: the branches' factors from stochastic depth.
+    /// Tokens `[B, 1 + R + T, D]`; `keep`: the branches' factors from stochastic depth.
     fn forward(&self, x: Tensor<3>, keep: [Option<Tensor<1>>; 2], precision: Precision) -> Tensor<3> {
         let [keep_attention, keep_mlp] = keep;
         let branch = self.attn.forward(self.norm1.forward(x.clone()), precision);
-        let x = harvest_kernels::residual(x, leave(branch), keep_attention);
+        let x = harvest_kernels::residual(x, scaled(&self.ls1, leave(branch)), keep_attention);
         let branch = self.mlp.forward(self.norm2.forward(x.clone()), precision);
-        harvest_kernels::residual(x, leave(branch), keep_mlp)
+        harvest_kernels::residual(x, scaled(&self.ls2, leave(branch)), keep_mlp)
+    }
+}
+
+fn scaled(scale: &Option<LayerScale>, branch: Tensor<3>) -> Tensor<3> {
+    match scale {
+        Some(scale) => scale.forward(branch),
+        None => branch,
     }
 }
 

@@ -234,6 +234,9 @@ impl Stored {
                     mlp_ratio: shape("blocks.0.mlp.fc1.weight")[0] as f64 / dim as f64,
                     drop_path: 0.0,
                     pooling: pooling(kind),
+                    registers: 0,
+                    layer_scale: None,
+                    class_position: true,
                     classes: shape("head.weight")[0],
                 })
             }

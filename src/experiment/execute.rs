@@ -79,6 +79,14 @@ pub fn network_config(
         ClassifierConfig::ResNet(resnet) => {
             resnet.image_size = settings.image_size.map_or(resnet.image_size, |size| size as usize);
         }
+        ClassifierConfig::EfficientNet(net) => {
+            net.image_size = settings.image_size.map_or(net.image_size, |size| size as usize);
+            net.drop_path = settings.drop_path.unwrap_or(net.drop_path);
+        }
+        ClassifierConfig::ConvNext(net) => {
+            net.image_size = settings.image_size.map_or(net.image_size, |size| size as usize);
+            net.drop_path = settings.drop_path.unwrap_or(net.drop_path);
+        }
     }
     config.validate()?;
     Ok(config)

@@ -50,6 +50,9 @@ pub fn small_vit(classes: usize) -> ClassifierConfig {
         mlp_ratio: 2.0,
         drop_path: 0.4,
         pooling: Pooling::ClassToken,
+        registers: 0,
+        layer_scale: None,
+        class_position: true,
         classes,
     })
 }

@@ -39,6 +39,9 @@ impl Entry {
                 mlp_ratio: 4.0,
                 drop_path: 0.0,
                 pooling: super::pooling(&self.kind),
+                registers: 0,
+                layer_scale: None,
+                class_position: true,
                 classes,
             });
         }
