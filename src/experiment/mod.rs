@@ -5,6 +5,7 @@
 //! ```
 
 mod baseline;
+mod card;
 mod dataset;
 mod execute;
 mod finished;
