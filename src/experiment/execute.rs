@@ -9,6 +9,7 @@ use harvest_models::ClassifierConfig;
 use serde::{Deserialize, Serialize};
 
 use super::baseline::{Comparison, PREDICTIONS};
+use super::reliability::{OnImages, section};
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::algorithms::AlgorithmBuilder;
 use crate::config::Resolved;
@@ -19,8 +20,7 @@ use crate::inference::{Bundle, CARD, Confidence, Preprocessing, Reliable};
 use crate::metrics::Scores;
 use crate::project::{Input, Run, RunPlan, RunState};
 use crate::report::{
-    ConfidenceSection, ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg,
-    reliability_svg, standard_charts,
+    ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
 };
 use crate::training::{Job, Outcome, TrainError, train};
 
@@ -242,26 +242,6 @@ impl Experiment<'_> {
         bundle
     }
 
-    /// Classes of images that have one.
-    fn targets(&self, indices: &[u32]) -> Vec<usize> {
-        let images = &self.dataset.manifest.images;
-        indices.iter().filter_map(|index| images[*index as usize].label.map(usize::from)).collect()
-    }
-
-    /// How reliable confidences are on test and evaluation images, in that order, where there are any.
-    fn reliable(&self, confidence: Option<&Confidence>, outcome: &Outcome) -> Vec<(&'static str, Reliable)> {
-        let Some(confidence) = confidence else { return Vec::new() };
-        let sets = [
-            ("test", &self.split.test, &outcome.test_logits),
-            ("evaluation", &self.split.evaluation, &outcome.evaluation_logits),
-        ];
-        let with_images = sets.into_iter().filter(|(_, indices, _)| !indices.is_empty());
-        let classes = self.dataset.classes.len();
-        with_images
-            .map(|(name, indices, logits)| (name, confidence.check(logits, &self.targets(indices), classes)))
-            .collect()
-    }
-
     /// Image by image, so that runs can be compared on the same images.
     fn predictions(&self, folder: &Path, bundle: &Bundle, outcome: &Outcome) -> Result<(), ExperimentError> {
         let mut writer = csv::Writer::from_writer(Vec::new());
@@ -322,7 +302,7 @@ impl Experiment<'_> {
         &self,
         folder: &Path,
         bundle: &Bundle,
-        reliable: &[(&'static str, Reliable)],
+        reliable: &[OnImages],
         outcome: &Outcome,
     ) -> Result<(), ExperimentError> {
         let names = self.dataset.classes.names();
@@ -364,7 +344,7 @@ impl Experiment<'_> {
             },
             classes: names.to_vec(),
             results,
-            confidence: bundle.confidence.as_ref().map(|confidence| confidence_section(confidence, reliable)),
+            confidence: bundle.confidence.as_ref().map(|confidence| section(confidence, reliable)),
             charts: standard_charts(&MetricsTable::read(&folder.join("metrics.csv"))?),
             set_aside: images
                 .set_aside
@@ -390,16 +370,6 @@ impl Experiment<'_> {
 /// A folder's own name.
 fn name(folder: &Path) -> String {
     folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-fn confidence_section(confidence: &Confidence, reliable: &[(&'static str, Reliable)]) -> ConfidenceSection {
-    let mut sentences = vec![confidence.temperature_sentence(), confidence.reject_sentence()];
-    sentences
-        .extend(reliable.iter().map(|(set, found)| format!("On the {set} images: {}.", found.sentence())));
-    let diagram = |(set, found): &(&'static str, Reliable)| {
-        reliability_svg(&format!("Reliability on {set} images"), &found.before, &found.after)
-    };
-    ConfidenceSection { sentences, diagrams: reliable.iter().map(diagram).collect() }
 }
 
 impl Finished {

@@ -11,6 +11,7 @@ mod execute;
 mod finished;
 mod progress;
 mod rehearsal;
+mod reliability;
 
 use std::path::PathBuf;
 

@@ -144,8 +144,9 @@ impl Confidence {
         let (target, level) = (100.0 * self.target_error, 100.0 * self.level);
         match self.reject_below {
             Some(least) => format!(
-                "Predictions with a confidence under {least:.2} abstain. Of the others at most {target:.0} % are wrong, with \
+                "Predictions with a confidence under {} abstain. Of the others at most {target:.0} % are wrong, with \
                  {level:.0} % certainty on images like the {} evaluation images, of which {:.0} % abstain.",
+                digits(least),
                 self.images,
                 100.0 * self.abstained
             ),
@@ -161,10 +162,17 @@ impl Confidence {
     /// How many of `images` abstained, in a line for the terminal.
     pub fn summary(&self, abstained: usize, images: usize) -> String {
         match self.reject_below {
-            Some(least) => format!("{abstained} of {images} images abstained (confidence under {least:.2})"),
+            Some(least) => {
+                format!("{abstained} of {images} images abstained (confidence under {})", digits(least))
+            }
             None => self.reject_sentence(),
         }
     }
+}
+
+/// Two digits of a threshold, four where two would make it 1.
+fn digits(threshold: f64) -> String {
+    if threshold < 0.99 { format!("{threshold:.2}") } else { format!("{threshold:.4}") }
 }
 
 impl Reliable {

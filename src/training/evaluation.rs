@@ -10,25 +10,11 @@ use crate::metrics::{Scores, Tally};
 /// Images a forward pass; evaluation keeps no graph, so this can be larger than a training batch.
 const BATCH: usize = 256;
 
-/// Scores of `network` on the images `indices` of the cache. `labels`: class of every image of the data set.
+/// Scores of `network` on the images `indices` of the cache, and the logits of each, row by row. `labels`: class of every image
+/// of the data set.
 ///
 /// # Panics
 /// If one of the images has no label below `classes`; splits hold labelled images only.
-pub fn evaluate(
-    network: &Classifier,
-    cache: &ImageCache,
-    indices: &[u32],
-    labels: &[Option<u16>],
-    classes: usize,
-    normalisation: &Normalisation,
-) -> Scores {
-    evaluate_each(network, cache, indices, labels, classes, normalisation).0
-}
-
-/// [`evaluate`], and the logits of each of `indices`, row by row.
-///
-/// # Panics
-/// As [`evaluate`].
 pub fn evaluate_each(
     network: &Classifier,
     cache: &ImageCache,
