@@ -3,7 +3,7 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → sweep, demo, bench → experiment → training → report → inference → project → config → algorithms → data → augment
+//! cli → sweep, demo, bench → experiment → training → report → probe → inference → project → config → algorithms → data → augment
 //!     → metrics, device, random, bounds, files
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod experiment;
 pub mod files;
 pub mod inference;
 pub mod metrics;
+pub mod probe;
 pub mod project;
 pub mod random;
 pub mod report;

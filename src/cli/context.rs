@@ -76,7 +76,8 @@ pub struct Context {
 
 /// Images, scanned and divided.
 pub struct Ready {
-    places: Places,
+    /// Where lists, caches and runs are kept.
+    pub places: Places,
     /// All images.
     pub dataset: Dataset,
     /// What each is for.

@@ -8,7 +8,7 @@ use super::context::{Usage, run_cache, stop_signal};
 use crate::experiment::{FinishedRun, Shown};
 use crate::files::atomic_write;
 use crate::metrics::Scores;
-use crate::report::confusion_svg;
+use crate::report::{confusion_svg, reliability_svg};
 
 /// Show how good a finished run's model is.
 #[derive(Debug, Args)]
@@ -34,11 +34,24 @@ impl Evaluate {
             _ => return Err(Usage("the run kept no images for test or evaluation".to_owned()).into()),
         };
         let cache = run.cache(&run_cache(&self.run), &progress, &stop)?;
-        let scores = run.scores(&cache, indices);
+        let (scores, reliable) = run.scores(&cache, indices);
         print(name, &scores, &run.bundle.classes);
         let picture = self.run.join("confusion.svg");
         atomic_write(&picture, confusion_svg(&scores.confusion, &run.bundle.classes).as_bytes())?;
         println!("confusion matrix as a picture: {}", picture.display());
+        let (Some(confidence), Some(reliable)) = (&run.bundle.confidence, reliable) else {
+            println!(
+                "confidences are not calibrated: the run kept no evaluation images, or is of an earlier version"
+            );
+            return Ok(());
+        };
+        println!("\n{}\n{}", confidence.temperature_sentence(), confidence.reject_sentence());
+        println!("{name} images: {}", reliable.sentence());
+        let diagram = self.run.join("reliability.svg");
+        let svg =
+            reliability_svg(&format!("Reliability on {name} images"), &reliable.before, &reliable.after);
+        atomic_write(&diagram, svg.as_bytes())?;
+        println!("confidence against accuracy as a picture: {}", diagram.display());
         Ok(())
     }
 }

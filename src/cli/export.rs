@@ -25,7 +25,7 @@ impl Export {
         let device = crate::device::by_name("cpu")?;
         let run = FinishedRun::open(&self.run, &device)?;
         run.export(&self.out)?;
-        println!("model.safetensors (PyTorch names) and config.json: {}", self.out.display());
+        println!("model.safetensors (PyTorch names), config.json and MODEL_CARD.md: {}", self.out.display());
         Ok(())
     }
 }

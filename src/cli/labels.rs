@@ -38,6 +38,10 @@ impl Labels {
         write_labels_csv(&table, &images, &run.bundle.classes)?;
         write_class_lists(&lists, &images, &run.bundle.classes)?;
         println!("{} images: {}", images.len(), table.display());
+        if let Some(confidence) = &run.bundle.confidence {
+            let abstained = images.iter().filter(|image| image.abstained).count();
+            println!("{}", confidence.summary(abstained, images.len()));
+        }
         println!("indices and full paths by class: {}", lists.display());
         Ok(())
     }

@@ -11,6 +11,7 @@ mod init;
 mod label;
 mod labels;
 mod predict;
+mod probe;
 mod scan;
 mod sweep;
 mod train;
@@ -47,6 +48,8 @@ enum Verb {
     Evaluate(evaluate::Evaluate),
     /// Classify new images.
     Predict(predict::Predict),
+    /// Judge a network's features: nearest neighbours and a linear classifier on them, nothing trained.
+    Probe(probe::Probe),
     /// Write a label for every image of a finished run.
     Labels(labels::Labels),
     /// Copy a finished run's model, to take elsewhere.
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
         Verb::Sweep(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Predict(verb) => verb.run(),
+        Verb::Probe(verb) => verb.run(),
         Verb::Labels(verb) => verb.run(),
         Verb::Export(verb) => verb.run(),
         Verb::Config(verb) => verb.run(),

@@ -8,12 +8,15 @@ use clap::Args;
 
 use super::context::Usage;
 use crate::data::{DecodeLimits, decode_file, fit};
-use crate::inference::{Bundle, Prediction, Predictor};
+use crate::inference::{Bundle, Predictor};
 
 /// Images decoded and classified at a time.
 const BATCH: usize = 64;
 
 /// Classify new images.
+///
+/// The table has a line for each image: path, the most likely class, how sure the model is of it, and `true` under `abstained`
+/// where that is too little for the class to count (see MODEL_CARD.md of the model).
 #[derive(Debug, Args)]
 pub struct Predict {
     /// Images, and folders of images.
@@ -42,19 +45,22 @@ impl Predict {
         let size = bundle.preprocessing.size;
         let predictor = Predictor::new(&network, size as usize, &bundle.preprocessing.normalisation, BATCH);
         let mut csv = csv::Writer::from_writer(&mut table);
-        csv.write_record(["path", "class", "confidence"])?;
+        csv.write_record(["path", "class", "confidence", "abstained"])?;
+        let mut abstained = 0;
         for files in files.chunks(BATCH) {
             let (images, paths) = decode_all(files, size, &mut set_aside);
             let slices = images.iter().map(Vec::as_slice);
             let mut predictions = Vec::new();
             predictor.logits(slices, |_, logits| {
-                predictions.extend(logits.chunks_exact(bundle.classes.len()).map(Prediction::from_logits));
+                predictions.extend(logits.chunks_exact(bundle.classes.len()).map(|row| bundle.predict(row)));
                 true
             });
             for (path, prediction) in paths.iter().zip(predictions) {
                 let confidence = format!("{:.6}", prediction.confidence);
                 let class = &bundle.classes[prediction.class];
-                csv.write_record([&path.display().to_string(), class, &confidence])?;
+                let silent = if prediction.abstained { "true" } else { "false" };
+                abstained += usize::from(prediction.abstained);
+                csv.write_record([&path.display().to_string(), class, &confidence, silent])?;
             }
         }
         csv.flush()?;
@@ -67,6 +73,10 @@ impl Predict {
             eprintln!("set aside: {}: {reason}", path.display());
         }
         let classified = files.len() - set_aside.len();
+        if let Some(confidence) = &bundle.confidence {
+            // Not on standard output, where the table may be.
+            eprintln!("{}", confidence.summary(abstained, classified));
+        }
         if classified == 0 {
             anyhow::bail!("none of the {} files could be classified; the reasons are above", files.len());
         }

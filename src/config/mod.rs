@@ -14,6 +14,7 @@
 //! whichever layer it is in, also when a later layer would have overridden it.
 //! Relative paths are taken from the folder of the file that says them, otherwise from the current folder.
 
+mod confidence;
 mod error;
 mod labels;
 mod layers;
@@ -24,6 +25,7 @@ pub mod sections;
 mod suggest;
 
 pub use crate::bounds::Invalid;
+pub use confidence::{ConfidenceConfig, TemperatureChoice};
 pub use error::{ConfigError, Origin};
 pub use labels::{AlignmentTarget, LabelConfig, Sampling};
 pub use layers::{Override, Tables, variable_name};

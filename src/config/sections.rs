@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LabelConfig, PublishedConfig};
+use super::{ConfidenceConfig, LabelConfig, PublishedConfig};
 use crate::algorithms::AlgorithmConfig;
 use crate::augment::{ViewConfig, ViewConfigError};
 use crate::bounds::Lower::{Above, From};
@@ -40,6 +40,8 @@ pub struct Config {
     pub labels: LabelConfig,
     /// How long, how fast, how often.
     pub training: TrainingConfig,
+    /// What a confidence means, and when a prediction abstains.
+    pub confidence: ConfidenceConfig,
     /// Where it runs; nothing here changes a result.
     pub run: RunConfig,
     /// What others published on the same images, for recipes that repeat it; nothing here changes a result.
@@ -291,6 +293,7 @@ impl Config {
         let views = |problem: ViewConfigError| Invalid { key: "views", reason: problem.to_string() };
         self.views.check().map_err(views)?;
         self.labels.check(self.algorithm.name)?;
+        self.confidence.check()?;
         self.published.check()?;
         self.algorithm.check()
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{ExperimentError, Finished};
 use crate::metrics::{Paired, Verdict};
 
-/// File of a run folder: `image,label,prediction` for each test image.
+/// File of a run folder: `image,label,prediction,confidence,abstained` for each test image.
 pub(super) const PREDICTIONS: &str = "test_predictions.csv";
 
 /// Both runs on the same test images; `None` if they have none in common.

@@ -9,13 +9,14 @@ use harvest_models::ClassifierConfig;
 use serde::{Deserialize, Serialize};
 
 use super::baseline::{Comparison, PREDICTIONS};
+use super::reliability::{OnImages, section};
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::algorithms::AlgorithmBuilder;
 use crate::config::Resolved;
 use crate::data::{FIT_FILTER, Split};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
-use crate::inference::{Bundle, Preprocessing};
+use crate::inference::{Bundle, CARD, Confidence, Preprocessing, Reliable};
 use crate::metrics::Scores;
 use crate::project::{Input, Run, RunPlan, RunState};
 use crate::report::{
@@ -60,6 +61,9 @@ pub struct Finished {
     pub seconds: f64,
     /// Steps of the run.
     pub steps: u64,
+    /// How reliable confidences are, on the images of [`Self::scores`].
+    #[serde(default)]
+    pub reliable: Option<Reliable>,
 }
 
 /// The network that a configuration asks for, with `classes` classes.
@@ -180,16 +184,22 @@ impl Experiment<'_> {
         let outcome = train(&job, run.dir(), stop, &bar);
         bar.finish();
         let outcome = self.ordered(outcome?);
-        self.bundle(run.dir(), &outcome)?;
-        self.predictions(run.dir(), &outcome)?;
-        self.report(run.dir(), &outcome)?;
+        let bundle = self.bundle(run.dir(), &outcome);
+        bundle.write(&run.path("bundle"), &outcome.network)?;
+        self.predictions(run.dir(), &bundle, &outcome)?;
+        let reliable = self.reliable(bundle.confidence.as_ref(), &outcome);
+        self.report(run.dir(), &bundle, &reliable, &outcome)?;
         let finished = Finished {
             folder: run.dir().to_owned(),
             evaluation: outcome.evaluation,
             test: outcome.test,
             seconds: outcome.seconds,
             steps: outcome.steps,
+            reliable: reliable.first().map(|(_, reliable)| reliable.clone()),
         };
+        let card =
+            super::card::card(&run.path("bundle"), &bundle, &self.dataset.manifest, self.split, &finished);
+        atomic_write(&run.path("bundle").join(CARD), card.as_bytes())?;
         let json = serde_json::to_vec_pretty(&finished).expect("scores and times are plain data");
         atomic_write(&run.path(RESULT), &json)?;
         Ok(finished)
@@ -208,12 +218,16 @@ impl Experiment<'_> {
         }
     }
 
-    fn bundle(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+    fn bundle(&self, folder: &Path, outcome: &Outcome) -> Bundle {
         let mut about = BTreeMap::from([
             ("algorithm".to_owned(), self.algorithm.name().to_owned()),
             ("labelled images".to_owned(), self.split.labelled.len().to_string()),
             ("unlabelled images".to_owned(), self.split.unlabelled.len().to_string()),
             ("taken after step".to_owned(), outcome.taken_at.to_string()),
+            ("steps".to_owned(), outcome.steps.to_string()),
+            ("seed".to_owned(), self.config.value.training.seed.to_string()),
+            ("network".to_owned(), self.config.value.model.name.clone()),
+            ("run".to_owned(), name(folder)),
         ]);
         for (name, scores) in [("evaluation", &outcome.evaluation), ("test", &outcome.test)] {
             if let Some(scores) = scores {
@@ -229,23 +243,28 @@ impl Experiment<'_> {
             normalisation: self.config.value.views.normalisation,
         };
         let classes = &self.dataset.classes;
-        let bundle =
+        let mut bundle =
             Bundle::new(self.model.clone(), classes.names().to_vec(), classes.kind(), preprocessing, about);
-        Ok(bundle.write(&folder.join("bundle"), &outcome.network)?)
+        let (logits, labels) = (&outcome.evaluation_logits, self.targets(&self.split.evaluation));
+        bundle.confidence = Confidence::learn(&self.config.value.confidence, logits, &labels, classes.len());
+        bundle
     }
 
     /// Image by image, so that runs can be compared on the same images.
-    fn predictions(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+    fn predictions(&self, folder: &Path, bundle: &Bundle, outcome: &Outcome) -> Result<(), ExperimentError> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let images = &self.dataset.manifest.images;
-        let rows = self.split.test.iter().zip(&outcome.test_predictions).map(|(index, prediction)| {
+        let logits = outcome.test_logits.chunks_exact(self.dataset.classes.len());
+        let rows = self.split.test.iter().zip(logits).map(|(index, logits)| {
             let image = &images[*index as usize];
             let label = image.label.map_or_else(String::new, |label| label.to_string());
-            [image.path.clone(), label, prediction.to_string()]
+            let said = bundle.predict(logits);
+            let confidence = format!("{:.6}", said.confidence);
+            [image.path.clone(), label, said.class.to_string(), confidence, said.abstained.to_string()]
         });
-        let heading = ["image", "label", "prediction"].map(String::from);
+        let heading = ["image", "label", "prediction", "confidence", "abstained"].map(String::from);
         for row in std::iter::once(heading).chain(rows) {
-            writer.write_record(row).expect("rows of three can be written to memory");
+            writer.write_record(row).expect("rows of five can be written to memory");
         }
         let bytes = writer.into_inner().expect("memory takes what it is given");
         Ok(atomic_write(&folder.join(PREDICTIONS), &bytes)?)
@@ -287,7 +306,13 @@ impl Experiment<'_> {
         facts
     }
 
-    fn report(&self, folder: &Path, outcome: &Outcome) -> Result<(), ExperimentError> {
+    fn report(
+        &self,
+        folder: &Path,
+        bundle: &Bundle,
+        reliable: &[OnImages],
+        outcome: &Outcome,
+    ) -> Result<(), ExperimentError> {
         let names = self.dataset.classes.names();
         let sets = [("Test images", &outcome.test), ("Evaluation images", &outcome.evaluation)];
         let note = format!("model after step {}", outcome.taken_at);
@@ -306,13 +331,18 @@ impl Experiment<'_> {
             let svg = confusion_svg(&first.scores.confusion, names);
             atomic_write(&folder.join("confusion.svg"), svg.as_bytes())?;
         }
-        let scores = serde_json::json!({ "evaluation": outcome.evaluation, "test": outcome.test });
+        let scores = serde_json::json!({
+            "evaluation": outcome.evaluation,
+            "test": outcome.test,
+            "confidence": bundle.confidence,
+            "calibration": reliable.iter().cloned().collect::<BTreeMap<_, _>>(),
+        });
         let scores = serde_json::to_vec_pretty(&scores).expect("scores are plain data");
         atomic_write(&folder.join("scores.json"), &scores)?;
 
         let images = &self.dataset.manifest;
         let summary = RunSummary {
-            title: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            title: name(folder),
             algorithm: self.algorithm.name().to_owned(),
             model: self.config.value.model.name.clone(),
             facts: self.facts(outcome),
@@ -322,6 +352,7 @@ impl Experiment<'_> {
             },
             classes: names.to_vec(),
             results,
+            confidence: bundle.confidence.as_ref().map(|confidence| section(confidence, reliable)),
             charts: standard_charts(&MetricsTable::read(&folder.join("metrics.csv"))?),
             set_aside: images
                 .set_aside
@@ -342,6 +373,11 @@ impl Experiment<'_> {
         let path = folder.join("report.html");
         Ok(summary.write(&path).map_err(WriteError::at(&path))?)
     }
+}
+
+/// A folder's own name.
+fn name(folder: &Path) -> String {
+    folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 impl Finished {

@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use harvest_models::Classifier;
 
-use super::{Dataset, ExperimentError, Shown};
+use super::{Dataset, ExperimentError, Finished, Shown};
 use crate::data::{ImageCache, Manifest, Split};
-use crate::inference::{Bundle, LabelledImage, Prediction, Predictor};
+use crate::files::atomic_write;
+use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable};
 use crate::metrics::Scores;
 use crate::project::{Run, RunState};
-use crate::training::evaluate;
+use crate::training::evaluate_each;
 
 /// Images a forward pass.
 const BATCH: usize = 256;
@@ -61,21 +62,36 @@ impl FinishedRun {
         Dataset::cache(&self.manifest, folder, self.bundle.preprocessing.size, progress, stop)
     }
 
-    /// Writes the bundle to another folder.
+    /// Writes the bundle with its model card to another folder.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn export(&self, folder: &Path) -> Result<(), ExperimentError> {
-        Ok(self.bundle.write(folder, &self.network)?)
+        self.bundle.write(folder, &self.network)?;
+        self.write_card(folder)
     }
 
-    /// Scores on the images `indices`, all of which have a known label.
-    pub fn scores(&self, cache: &ImageCache, indices: &[u32]) -> Scores {
+    /// Writes the model card of [`Self::bundle`], with what is known about it by now.
+    ///
+    /// # Errors
+    /// If the run's results cannot be read, or the card not be written.
+    pub fn write_card(&self, folder: &Path) -> Result<(), ExperimentError> {
+        let finished = Finished::read(&self.folder)?;
+        let card = super::card::card(folder, &self.bundle, &self.manifest, &self.split, &finished);
+        Ok(atomic_write(&folder.join(CARD), card.as_bytes())?)
+    }
+
+    /// Scores on the images `indices`, all of which have a known label, and how reliable confidences are there.
+    pub fn scores(&self, cache: &ImageCache, indices: &[u32]) -> (Scores, Option<Reliable>) {
         let labels: Vec<Option<u16>> = self.manifest.images.iter().map(|image| image.label).collect();
         let classes = self.bundle.classes.len();
         let normalisation = &self.bundle.preprocessing.normalisation;
-        let scores = evaluate(&self.network, cache, indices, &labels, classes, normalisation);
-        if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }
+        let (scores, logits) = evaluate_each(&self.network, cache, indices, &labels, classes, normalisation);
+        let targets: Vec<usize> =
+            indices.iter().filter_map(|index| labels[*index as usize].map(usize::from)).collect();
+        let confidence = self.bundle.confidence.as_ref();
+        let reliable = confidence.map(|confidence| confidence.check(&logits, &targets, classes));
+        (if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }, reliable)
     }
 
     /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many
@@ -87,7 +103,7 @@ impl FinishedRun {
         let mut predictions = Vec::with_capacity(self.manifest.images.len());
         let images = (0..self.manifest.images.len() as u32).map(|index| cache.image(index));
         predictor.logits(images, |_, logits| {
-            predictions.extend(logits.chunks_exact(classes).map(Prediction::from_logits));
+            predictions.extend(logits.chunks_exact(classes).map(|row| self.bundle.predict(row)));
             advance(predictions.len() as u64);
             true
         });
@@ -100,9 +116,9 @@ impl FinishedRun {
             .into_iter()
             .zip(0u32..)
             .map(|(prediction, index)| {
-                let (class, confidence, by) = match given(index) {
-                    Some(class) => (usize::from(class), 1.0, "expert"),
-                    None => (prediction.class, prediction.confidence, "model"),
+                let (class, confidence, by, abstained) = match given(index) {
+                    Some(class) => (usize::from(class), 1.0, "expert", false),
+                    None => (prediction.class, prediction.confidence, "model", prediction.abstained),
                 };
                 LabelledImage {
                     index,
@@ -111,6 +127,7 @@ impl FinishedRun {
                     class,
                     confidence,
                     by,
+                    abstained,
                 }
             })
             .collect()

@@ -5,11 +5,13 @@
 //! ```
 
 mod baseline;
+mod card;
 mod dataset;
 mod execute;
 mod finished;
 mod progress;
 mod rehearsal;
+mod reliability;
 
 use std::path::PathBuf;
 

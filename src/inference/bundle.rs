@@ -3,7 +3,7 @@
 //! ```text
 //! bundle/
 //!   model.safetensors   weights under PyTorch's names (timm, torchvision)
-//!   config.json         network, classes, preprocessing, and what is known of the model
+//!   config.json         network, classes, preprocessing, confidence, and what is known of the model
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use burn::tensor::Device;
 use harvest_models::{Classifier, ClassifierConfig, ConfigError, WeightsError};
 use serde::{Deserialize, Serialize};
 
+use super::{Confidence, Prediction};
 use crate::augment::Normalisation;
 use crate::data::ClassKind;
 use crate::files::{WriteError, atomic_write};
@@ -49,6 +50,9 @@ pub struct Bundle {
     pub class_kind: ClassKind,
     /// From image to input.
     pub preprocessing: Preprocessing,
+    /// What its confidences mean and when it abstains; absent in bundles of runs without evaluation images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
     /// Facts for a reader: algorithm, steps, scores.
     pub about: BTreeMap<String, String>,
 }
@@ -96,7 +100,15 @@ impl Bundle {
         about: BTreeMap<String, String>,
     ) -> Self {
         let harvest = env!("CARGO_PKG_VERSION").to_owned();
-        Self { format: FORMAT, harvest, model, classes, class_kind, preprocessing, about }
+        Self { format: FORMAT, harvest, model, classes, class_kind, preprocessing, confidence: None, about }
+    }
+
+    /// What the network says of an image with these logits: calibrated, and abstaining where it should.
+    pub fn predict(&self, logits: &[f32]) -> Prediction {
+        match &self.confidence {
+            Some(confidence) => confidence.predict(logits),
+            None => Prediction::from_logits(logits),
+        }
     }
 
     /// Writes the folder, replacing a bundle that is there.

@@ -20,25 +20,30 @@ pub struct LabelledImage {
     pub confidence: f32,
     /// `model`, or `expert` where a person said so.
     pub by: &'static str,
+    /// Whether the model is not sure enough for its class to count; an expert always is.
+    pub abstained: bool,
 }
 
-/// Writes `path,class,confidence,by`, one line an image.
+/// Writes `path,class,confidence,by,abstained`, one line an image. An image that abstained (`true`) has the most likely class
+/// all the same; look at it before it counts.
 ///
 /// # Errors
 /// If the file cannot be written; what was there before is untouched.
 pub fn write_labels_csv(file: &Path, images: &[LabelledImage], classes: &[String]) -> Result<(), WriteError> {
     write_with(file, |out| {
         let mut csv = csv::Writer::from_writer(out);
-        csv.write_record(["path", "class", "confidence", "by"])?;
+        csv.write_record(["path", "class", "confidence", "by", "abstained"])?;
         for image in images {
             let confidence = format!("{:.6}", image.confidence);
-            csv.write_record([&image.path, &classes[image.class], &confidence, image.by])?;
+            let abstained = if image.abstained { "true" } else { "false" };
+            csv.write_record([&image.path, &classes[image.class], &confidence, image.by, abstained])?;
         }
         csv.flush()
     })
 }
 
-/// Writes JSON: for each class the list of image indices and, index by index, the full paths.
+/// Writes JSON: for each class the list of image indices and, index by index, the full paths. Every image is in one list, those
+/// that abstained too: they are told by [`write_labels_csv`].
 ///
 /// # Errors
 /// If the file cannot be written; what was there before is untouched.

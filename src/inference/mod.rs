@@ -3,9 +3,13 @@
 //! Nothing here knows how a network came to be.
 
 mod bundle;
+mod card;
+mod confidence;
 mod export;
 mod predictor;
 
 pub use bundle::{Bundle, BundleError, Preprocessing};
+pub use card::{CARD, Card};
+pub use confidence::{Confidence, Reliable};
 pub use export::{LabelledImage, write_class_lists, write_labels_csv};
 pub use predictor::{Prediction, Predictor, images_to_tensor, softmax_row};

@@ -1,7 +1,7 @@
 //! A network in evaluation mode over many images.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use harvest_models::{Classifier, Mode};
+use harvest_models::{Classifier, Mode, Output};
 
 use crate::augment::{Normalisation, normalise_batch};
 
@@ -36,18 +36,20 @@ pub fn images_to_tensor(
 pub struct Prediction {
     /// The most likely class.
     pub class: usize,
-    /// Its probability, in [0, 1].
+    /// Its probability, in [0, 1]; calibrated if a [`super::Confidence`] said so.
     pub confidence: f32,
     /// Probability of every class.
     pub probabilities: Vec<f32>,
+    /// Whether the confidence is too low for the class to count. The class is told all the same.
+    pub abstained: bool,
 }
 
 impl Prediction {
-    /// From one row of logits.
+    /// From one row of logits, as they are.
     pub fn from_logits(logits: &[f32]) -> Self {
         let probabilities = softmax_row(logits);
         let class = crate::metrics::argmax(logits);
-        Self { class, confidence: probabilities[class], probabilities }
+        Self { class, confidence: probabilities[class], probabilities, abstained: false }
     }
 }
 
@@ -78,6 +80,24 @@ impl<'a> Predictor<'a> {
     pub fn logits<'i>(
         &self,
         images: impl IntoIterator<Item = &'i [u8]>,
+        take: impl FnMut(usize, Vec<f32>) -> bool,
+    ) {
+        self.each_batch(images, |output| output.logits, take);
+    }
+
+    /// What the linear classifier sees of each image, in order, as [`Self::logits`].
+    pub fn features<'i>(
+        &self,
+        images: impl IntoIterator<Item = &'i [u8]>,
+        take: impl FnMut(usize, Vec<f32>) -> bool,
+    ) {
+        self.each_batch(images, |output| output.features, take);
+    }
+
+    fn each_batch<'i>(
+        &self,
+        images: impl IntoIterator<Item = &'i [u8]>,
+        choose: impl Fn(Output) -> Tensor<2>,
         mut take: impl FnMut(usize, Vec<f32>) -> bool,
     ) {
         let device = self.network.device().inner();
@@ -89,8 +109,8 @@ impl<'a> Predictor<'a> {
             images.by_ref().take(self.batch).for_each(|image| bytes.extend_from_slice(image));
             let count = bytes.len() / bytes_each;
             let batch = images_to_tensor(bytes, self.size, self.normalisation, &device);
-            let logits = self.network.forward(batch, Mode::Evaluate).logits;
-            if !take(position, logits.into_data().iter::<f32>().collect()) {
+            let values = choose(self.network.forward(batch, Mode::Evaluate));
+            if !take(position, values.into_data().iter::<f32>().collect()) {
                 return;
             }
             position += count;

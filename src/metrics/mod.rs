@@ -14,16 +14,23 @@
 //! # Ok::<(), harvest::metrics::MetricsError>(())
 //! ```
 
+mod calibration;
 mod confusion;
 mod interval;
 mod paired;
 mod scores;
+mod selective;
 mod tally;
 
+pub use calibration::{
+    BINS, Bin, FEWEST_FOR_TEMPERATURE, Judged, Reliability, Temperature, TemperatureOrigin,
+    negative_log_likelihood, probabilities,
+};
 pub use confusion::Confusion;
 pub use interval::{Interval, wilson};
 pub use paired::{Paired, Verdict};
 pub use scores::{ClassScores, Macro, Scores, TopK};
+pub use selective::{RejectRule, clopper_pearson_upper};
 pub use tally::{Tally, argmax};
 
 /// Why predictions cannot be counted.

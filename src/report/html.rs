@@ -29,6 +29,8 @@ pub struct RunSummary {
     pub classes: Vec<String>,
     /// How good the model is, the most important first.
     pub results: Vec<Results>,
+    /// What confidences mean.
+    pub confidence: Option<ConfidenceSection>,
     /// Curves; see [`super::standard_charts`].
     pub charts: Vec<LineChart>,
     /// Files that are not used, and why.
@@ -48,6 +50,15 @@ pub struct Results {
     pub scores: Scores,
     /// Whether the page shows the confusion matrix and the table of classes too.
     pub detailed: bool,
+}
+
+/// What confidences mean.
+#[derive(Debug, Clone)]
+pub struct ConfidenceSection {
+    /// One paragraph each.
+    pub sentences: Vec<String>,
+    /// SVG documents; see [`super::reliability_svg`].
+    pub diagrams: Vec<String>,
 }
 
 /// A file that is not used.
@@ -93,6 +104,7 @@ impl RunSummary {
             self.confusion(&mut page, results);
             self.per_class(&mut page, results);
         }
+        self.confidence(&mut page);
         self.set_aside(&mut page);
         self.configuration(&mut page);
         page += "</main>\n";
@@ -216,6 +228,19 @@ impl RunSummary {
         page.push_str("</table></div></section>\n");
     }
 
+    fn confidence(&self, page: &mut String) {
+        let Some(confidence) = &self.confidence else { return };
+        page.push_str("<section><h2>Confidence</h2>\n");
+        for sentence in &confidence.sentences {
+            put(page, format_args!("<p>{}</p>\n", escape(sentence)));
+        }
+        page.push_str("<div class=\"grid charts\">\n");
+        for diagram in &confidence.diagrams {
+            put(page, format_args!("<figure class=\"card chart\">{diagram}</figure>\n"));
+        }
+        page.push_str("</div></section>\n");
+    }
+
     fn set_aside(&self, page: &mut String) {
         if self.set_aside.is_empty() {
             return;
@@ -311,6 +336,7 @@ fn put(page: &mut String, text: std::fmt::Arguments) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Reliability;
     use crate::report::Series;
 
     /// A run with something nasty in every text.
@@ -325,6 +351,14 @@ mod tests {
             verdict: Some(text()),
             classes: vec![text()],
             results: vec![Results { name: text(), note: text(), scores, detailed: true }],
+            confidence: Some(ConfidenceSection {
+                sentences: vec![text()],
+                diagrams: vec![crate::report::reliability_svg(
+                    &text(),
+                    &Reliability::of(&[]),
+                    &Reliability::of(&[]),
+                )],
+            }),
             charts: vec![LineChart {
                 title: text(),
                 x_label: text(),

@@ -15,7 +15,7 @@ mod setup;
 mod trainer;
 
 pub use ema::Ema;
-pub use evaluation::{evaluate, evaluate_each};
+pub use evaluation::evaluate_each;
 pub use loader::{HostBatch, Loader};
 pub use network::StepNetwork;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError};

@@ -51,8 +51,10 @@ pub struct Outcome {
     pub evaluation: Option<Scores>,
     /// Scores of `network` on the test images, if there are any.
     pub test: Option<Scores>,
-    /// Class `network` predicts for each test image, in the split's order.
-    pub test_predictions: Vec<u16>,
+    /// Logits of each evaluation image, row by row in the split's order.
+    pub evaluation_logits: Vec<f32>,
+    /// The same of each test image.
+    pub test_logits: Vec<f32>,
 }
 
 /// Why training stopped before its end.
@@ -167,7 +169,7 @@ impl Job<'_> {
         Some(self.scores_of_each(network, indices)?.0)
     }
 
-    fn scores_of_each(&self, network: &Classifier, indices: &[u32]) -> Option<(Scores, Vec<u16>)> {
+    fn scores_of_each(&self, network: &Classifier, indices: &[u32]) -> Option<(Scores, Vec<f32>)> {
         let (classes, normalisation) = (self.model.classes(), &self.config.views.normalisation);
         (!indices.is_empty())
             .then(|| evaluate_each(network, self.cache, indices, self.labels, classes, normalisation))
@@ -259,14 +261,16 @@ pub fn train(
     let kept = checkpoints.best(&kind)?;
     let mut network = job.model.blank(&job.device)?;
     network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
-    let (test, test_predictions) = job.scores_of_each(&network, &job.split.test).unzip();
+    let (evaluation, evaluation_logits) = job.scores_of_each(&network, &job.split.evaluation).unzip();
+    let (test, test_logits) = job.scores_of_each(&network, &job.split.test).unzip();
     Ok(Outcome {
         taken_at: kept.progress.step,
         steps: total,
         seconds: earlier + started.elapsed().as_secs_f64(),
-        evaluation: job.scores(&network, &job.split.evaluation),
+        evaluation,
         test,
-        test_predictions: test_predictions.unwrap_or_default(),
+        evaluation_logits: evaluation_logits.unwrap_or_default(),
+        test_logits: test_logits.unwrap_or_default(),
         network,
     })
 }
