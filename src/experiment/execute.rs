@@ -214,6 +214,7 @@ impl Experiment<'_> {
             ("labelled images".to_owned(), self.split.labelled.len().to_string()),
             ("unlabelled images".to_owned(), self.split.unlabelled.len().to_string()),
             ("taken after step".to_owned(), outcome.taken_at.to_string()),
+            ("run".to_owned(), run_name(folder)),
         ]);
         for (name, scores) in [("evaluation", &outcome.evaluation), ("test", &outcome.test)] {
             if let Some(scores) = scores {
@@ -312,7 +313,7 @@ impl Experiment<'_> {
 
         let images = &self.dataset.manifest;
         let summary = RunSummary {
-            title: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            title: run_name(folder),
             algorithm: self.algorithm.name().to_owned(),
             model: self.config.value.model.name.clone(),
             facts: self.facts(outcome),
@@ -377,4 +378,9 @@ impl Finished {
         }
         parts.join(", ")
     }
+}
+
+/// What a run is called: the name of its folder.
+pub(super) fn run_name(folder: &Path) -> String {
+    folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

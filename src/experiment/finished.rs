@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use harvest_models::Classifier;
 
+use super::execute::run_name;
 use super::{Dataset, ExperimentError, Shown};
 use crate::data::{ImageCache, Manifest, Split};
-use crate::inference::{Bundle, LabelledImage, Prediction, Predictor};
+use crate::inference::onnx::Storage;
+use crate::inference::{Bundle, LabelledImage, Prediction, Predictor, drawn_picture};
 use crate::metrics::Scores;
 use crate::project::{Run, RunState};
 use crate::training::evaluate;
@@ -61,20 +63,65 @@ impl FinishedRun {
         Dataset::cache(&self.manifest, folder, self.bundle.preprocessing.size, progress, stop)
     }
 
-    /// Writes the bundle to another folder.
+    /// Writes the bundle with its ONNX files to a new folder. With `int8` there is one more in eight bits, scored on the
+    /// run's evaluation and test images. Without `cache` the self-test's picture is a drawn one, and nothing is scored.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn export(&self, folder: &Path) -> Result<(), ExperimentError> {
-        Ok(self.bundle.write(folder, &self.network)?)
+    /// If a file cannot be written, or does not give the network's answers.
+    pub fn export(
+        &self,
+        folder: &Path,
+        cache: Option<&ImageCache>,
+        int8: bool,
+    ) -> Result<Bundle, ExperimentError> {
+        let mut bundle = self.bundle.clone();
+        bundle.about.entry("run".to_owned()).or_insert_with(|| run_name(&self.folder));
+        if int8 {
+            self.score_int8(&mut bundle, cache)?;
+        }
+        let first = self.split.evaluation.iter().chain(&self.split.labelled).next();
+        let picture = match (cache, first) {
+            (Some(cache), Some(index)) => cache.image(*index).to_vec(),
+            _ => drawn_picture(bundle.preprocessing.size as usize),
+        };
+        bundle.export(folder, &self.network, &picture, int8)?;
+        Ok(bundle)
+    }
+
+    /// Puts the accuracy of the network in eight bits beside its own.
+    fn score_int8(&self, bundle: &mut Bundle, cache: Option<&ImageCache>) -> Result<(), ExperimentError> {
+        let onnx = self.bundle.onnx(&self.network, Storage::Int8)?;
+        let int8 = self.bundle.network_of(&onnx, &self.network.device().inner())?;
+        for (name, indices) in [("evaluation", &self.split.evaluation), ("test", &self.split.test)] {
+            let key = format!("int8 {name} accuracy");
+            match cache {
+                _ if indices.is_empty() => {}
+                Some(cache) => {
+                    let accuracy = |network: &Classifier| {
+                        format!("{:.4}", self.scores_of(network, cache, indices).accuracy)
+                    };
+                    let own = || accuracy(&self.network);
+                    bundle.about.entry(format!("{name} accuracy")).or_insert_with(own);
+                    bundle.about.insert(key, accuracy(&int8));
+                }
+                None => {
+                    bundle.about.insert(key, "not measured: the images are gone".to_owned());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Scores on the images `indices`, all of which have a known label.
     pub fn scores(&self, cache: &ImageCache, indices: &[u32]) -> Scores {
+        self.scores_of(&self.network, cache, indices)
+    }
+
+    fn scores_of(&self, network: &Classifier, cache: &ImageCache, indices: &[u32]) -> Scores {
         let labels: Vec<Option<u16>> = self.manifest.images.iter().map(|image| image.label).collect();
         let classes = self.bundle.classes.len();
         let normalisation = &self.bundle.preprocessing.normalisation;
-        let scores = evaluate(&self.network, cache, indices, &labels, classes, normalisation);
+        let scores = evaluate(network, cache, indices, &labels, classes, normalisation);
         if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }
     }
 

@@ -13,13 +13,14 @@ use burn::tensor::Device;
 use harvest_models::{Classifier, ClassifierConfig, ConfigError, WeightsError};
 use serde::{Deserialize, Serialize};
 
+use super::onnx::OnnxError;
 use crate::augment::Normalisation;
 use crate::data::ClassKind;
 use crate::files::{WriteError, atomic_write};
 
 /// Version of the format; others are refused.
 const FORMAT: u32 = 1;
-const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
 
 /// How an image becomes the network's input: upright, RGB, resized to a square whatever its shape, then normalised.
@@ -84,6 +85,25 @@ pub enum BundleError {
     /// Nothing can be written there.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The network cannot be written as ONNX, or the file not run.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// A file of an exported bundle does not answer as it should.
+    #[error("`{path}` fails the bundle's self-test: {reason}", path = path.display())]
+    SelfTest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An export that was not handed out.
+    #[error("the export to `{path}` was refused and nothing of it kept", path = path.display())]
+    Refused {
+        /// The folder that was asked for.
+        path: PathBuf,
+        /// Which file is wrong, and how.
+        source: Box<BundleError>,
+    },
 }
 
 impl Bundle {
@@ -97,6 +117,11 @@ impl Bundle {
     ) -> Self {
         let harvest = env!("CARGO_PKG_VERSION").to_owned();
         Self { format: FORMAT, harvest, model, classes, class_kind, preprocessing, about }
+    }
+
+    /// What logits are divided by before they become probabilities.
+    pub(super) fn temperature(&self) -> f32 {
+        1.0
     }
 
     /// Writes the folder, replacing a bundle that is there.

@@ -4,8 +4,11 @@
 
 mod bundle;
 mod export;
+pub mod onnx;
 mod predictor;
+mod self_test;
 
 pub use bundle::{Bundle, BundleError, Preprocessing};
 pub use export::{LabelledImage, write_class_lists, write_labels_csv};
 pub use predictor::{Prediction, Predictor, images_to_tensor, softmax_row};
+pub use self_test::{drawn_picture, largest_difference};
