@@ -167,7 +167,16 @@ pub fn write_safetensors(
     // With neither tensors nor metadata, safetensors 0.8 writes a header that it cannot read.
     let metadata = (!metadata.is_empty()).then_some(metadata);
     safetensors::serialize_to_file(views, metadata, path)
+        .and_then(|()| Ok(share_as_usual(path)?))
         .map_err(|source| WeightsError::Write { path: path.to_owned(), source })
+}
+
+/// Gives a file that was written as a temporary one, for its owner alone, the permissions of any new file.
+fn share_as_usual(path: &FilePath) -> std::io::Result<()> {
+    let probe = path.with_extension(format!("permissions-{}", std::process::id()));
+    let permissions = std::fs::File::create(&probe)?.metadata()?.permissions();
+    std::fs::remove_file(&probe)?;
+    std::fs::set_permissions(path, permissions)
 }
 
 /// Why weights could not be read, written or used.

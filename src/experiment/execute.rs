@@ -227,7 +227,7 @@ impl Experiment<'_> {
             ("steps".to_owned(), outcome.steps.to_string()),
             ("seed".to_owned(), self.config.value.training.seed.to_string()),
             ("network".to_owned(), self.config.value.model.name.clone()),
-            ("run".to_owned(), name(folder)),
+            ("run".to_owned(), run_name(folder)),
         ]);
         for (name, scores) in [("evaluation", &outcome.evaluation), ("test", &outcome.test)] {
             if let Some(scores) = scores {
@@ -342,7 +342,7 @@ impl Experiment<'_> {
 
         let images = &self.dataset.manifest;
         let summary = RunSummary {
-            title: name(folder),
+            title: run_name(folder),
             algorithm: self.algorithm.name().to_owned(),
             model: self.config.value.model.name.clone(),
             facts: self.facts(outcome),
@@ -376,7 +376,7 @@ impl Experiment<'_> {
 }
 
 /// A folder's own name.
-fn name(folder: &Path) -> String {
+pub(super) fn run_name(folder: &Path) -> String {
     folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 

@@ -6,10 +6,12 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use harvest_models::Classifier;
 
+use super::execute::run_name;
 use super::{Dataset, ExperimentError, Finished, Shown};
 use crate::data::{ImageCache, Manifest, Split};
 use crate::files::atomic_write;
-use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable};
+use crate::inference::onnx::Storage;
+use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable, drawn_picture};
 use crate::metrics::Scores;
 use crate::project::{Run, RunState};
 use crate::training::evaluate_each;
@@ -62,13 +64,54 @@ impl FinishedRun {
         Dataset::cache(&self.manifest, folder, self.bundle.preprocessing.size, progress, stop)
     }
 
-    /// Writes the bundle with its model card to another folder.
+    /// Writes the bundle with its ONNX files to a new folder. With `int8` there is one more in eight bits, scored on the
+    /// run's evaluation and test images. Without `cache` the self-test's picture is a drawn one, and nothing is scored.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn export(&self, folder: &Path) -> Result<(), ExperimentError> {
-        self.bundle.write(folder, &self.network)?;
-        self.write_card(folder)
+    /// If a file cannot be written, or does not give the network's answers.
+    pub fn export(
+        &self,
+        folder: &Path,
+        cache: Option<&ImageCache>,
+        int8: bool,
+    ) -> Result<Bundle, ExperimentError> {
+        let mut bundle = self.bundle.clone();
+        bundle.about.entry("run".to_owned()).or_insert_with(|| run_name(&self.folder));
+        if int8 {
+            self.score_int8(&mut bundle, cache)?;
+        }
+        let first = self.split.evaluation.iter().chain(&self.split.labelled).next();
+        let picture = match (cache, first) {
+            (Some(cache), Some(index)) => cache.image(*index).to_vec(),
+            _ => drawn_picture(bundle.preprocessing.size as usize),
+        };
+        bundle.export(folder, &self.network, &picture, int8)?;
+        self.write_card_of(&bundle, folder)?;
+        Ok(bundle)
+    }
+
+    /// Puts the accuracy of the network in eight bits beside its own.
+    fn score_int8(&self, bundle: &mut Bundle, cache: Option<&ImageCache>) -> Result<(), ExperimentError> {
+        let onnx = self.bundle.onnx(&self.network, Storage::Int8)?;
+        let int8 = self.bundle.network_of(&onnx, &self.network.device().inner())?;
+        for (name, indices) in [("evaluation", &self.split.evaluation), ("test", &self.split.test)] {
+            let key = format!("int8 {name} accuracy");
+            match cache {
+                _ if indices.is_empty() => {}
+                Some(cache) => {
+                    let accuracy = |network: &Classifier| {
+                        format!("{:.4}", self.scores_of(network, cache, indices).0.accuracy)
+                    };
+                    let own = || accuracy(&self.network);
+                    bundle.about.entry(format!("{name} accuracy")).or_insert_with(own);
+                    bundle.about.insert(key, accuracy(&int8));
+                }
+                None => {
+                    bundle.about.insert(key, "not measured: the images are gone".to_owned());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes the model card of [`Self::bundle`], with what is known about it by now.
@@ -76,22 +119,35 @@ impl FinishedRun {
     /// # Errors
     /// If the run's results cannot be read, or the card not be written.
     pub fn write_card(&self, folder: &Path) -> Result<(), ExperimentError> {
+        self.write_card_of(&self.bundle, folder)
+    }
+
+    fn write_card_of(&self, bundle: &Bundle, folder: &Path) -> Result<(), ExperimentError> {
         let finished = Finished::read(&self.folder)?;
-        let card = super::card::card(folder, &self.bundle, &self.manifest, &self.split, &finished);
+        let card = super::card::card(folder, bundle, &self.manifest, &self.split, &finished);
         Ok(atomic_write(&folder.join(CARD), card.as_bytes())?)
     }
 
     /// Scores on the images `indices`, all of which have a known label, and how reliable confidences are there.
     pub fn scores(&self, cache: &ImageCache, indices: &[u32]) -> (Scores, Option<Reliable>) {
+        let (scores, logits) = self.scores_of(&self.network, cache, indices);
+        let targets: Vec<usize> = indices
+            .iter()
+            .filter_map(|index| self.manifest.images[*index as usize].label.map(usize::from))
+            .collect();
+        let confidence = self.bundle.confidence.as_ref();
+        let reliable =
+            confidence.map(|confidence| confidence.check(&logits, &targets, self.bundle.classes.len()));
+        (scores, reliable)
+    }
+
+    /// Scores of `network`, and its logits, an image after the other.
+    fn scores_of(&self, network: &Classifier, cache: &ImageCache, indices: &[u32]) -> (Scores, Vec<f32>) {
         let labels: Vec<Option<u16>> = self.manifest.images.iter().map(|image| image.label).collect();
         let classes = self.bundle.classes.len();
         let normalisation = &self.bundle.preprocessing.normalisation;
-        let (scores, logits) = evaluate_each(&self.network, cache, indices, &labels, classes, normalisation);
-        let targets: Vec<usize> =
-            indices.iter().filter_map(|index| labels[*index as usize].map(usize::from)).collect();
-        let confidence = self.bundle.confidence.as_ref();
-        let reliable = confidence.map(|confidence| confidence.check(&logits, &targets, classes));
-        (if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }, reliable)
+        let (scores, logits) = evaluate_each(network, cache, indices, &labels, classes, normalisation);
+        (if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }, logits)
     }
 
     /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many

@@ -13,6 +13,7 @@ use burn::tensor::Device;
 use harvest_models::{Classifier, ClassifierConfig, ConfigError, WeightsError};
 use serde::{Deserialize, Serialize};
 
+use super::onnx::OnnxError;
 use super::{Confidence, Prediction};
 use crate::augment::Normalisation;
 use crate::data::ClassKind;
@@ -20,7 +21,7 @@ use crate::files::{WriteError, atomic_write};
 
 /// Version of the format; others are refused.
 const FORMAT: u32 = 1;
-const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
 
 /// How an image becomes the network's input: upright, RGB, resized to a square whatever its shape, then normalised.
@@ -88,6 +89,25 @@ pub enum BundleError {
     /// Nothing can be written there.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The network cannot be written as ONNX, or the file not run.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// A file of an exported bundle does not answer as it should.
+    #[error("`{path}` fails the bundle's self-test: {reason}", path = path.display())]
+    SelfTest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An export that was not handed out.
+    #[error("the export to `{path}` was refused and nothing of it kept", path = path.display())]
+    Refused {
+        /// The folder that was asked for.
+        path: PathBuf,
+        /// Which file is wrong, and how.
+        source: Box<BundleError>,
+    },
 }
 
 impl Bundle {
@@ -109,6 +129,11 @@ impl Bundle {
             Some(confidence) => confidence.predict(logits),
             None => Prediction::from_logits(logits),
         }
+    }
+
+    /// What logits are divided by before they become probabilities.
+    pub(super) fn temperature(&self) -> f32 {
+        self.confidence.as_ref().map_or(1.0, |confidence| confidence.temperature as f32)
     }
 
     /// Writes the folder, replacing a bundle that is there.
