@@ -29,6 +29,7 @@ pub mod layers;
 mod mode;
 pub mod pretrained;
 pub mod resnet;
+mod tracking;
 pub mod vit;
 mod weights;
 

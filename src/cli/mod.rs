@@ -117,7 +117,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
             Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
-            Some(ExperimentError::Device(_) | ExperimentError::Model(_)) => return ExitCode::from(2),
+            Some(ExperimentError::Device(_) | ExperimentError::Model(_) | ExperimentError::Scope(_)) => {
+                return ExitCode::from(2);
+            }
             _ => {}
         }
     }

@@ -145,6 +145,12 @@ pub struct TrainingConfig {
     pub layer_decay: f64,
     /// Steps during which the learning rate rises from 0; unset, a fortieth of all, as USB's 5,120 of 204,800.
     pub warmup_steps: Option<u32>,
+    /// Steps at the start during which the classifier alone moves, on the network's fixed features; 0: none. Batch
+    /// normalisation goes on as in training: with the statistics of each batch, and moving the running ones.
+    pub head_warmup_steps: u32,
+    /// Lowest blocks that are kept fixed, with the embedding below them; 0: nothing is, all blocks: all but the classifier.
+    /// Fixed are the parameters; the running statistics of batch normalisation follow the images in fixed blocks too.
+    pub frozen: u32,
     /// Decay of the averaged weights per step, from 0 (none) to below 1.
     pub ema: f64,
     /// What the averaged weights are normalised with, in networks with batch normalisation.
@@ -176,6 +182,8 @@ impl Default for TrainingConfig {
             momentum: 0.9,
             layer_decay: 0.5,
             warmup_steps: None,
+            head_warmup_steps: 0,
+            frozen: 0,
             ema: 0.0,
             ema_statistics: EmaStatistics::Averaged,
             evaluate_every: 500,

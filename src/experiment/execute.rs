@@ -22,7 +22,7 @@ use crate::project::{Input, Run, RunPlan, RunState};
 use crate::report::{
     ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
 };
-use crate::training::{Job, Outcome, TrainError, train};
+use crate::training::{Job, Outcome, Setup, TrainError, train};
 
 /// File of a run folder that holds a [`Finished`].
 const RESULT: &str = "result.json";
@@ -128,7 +128,7 @@ impl Experiment<'_> {
     }
 
     /// Refuses what would be found out only at the end: other images than the recipe was made for, an order of classes that
-    /// have none.
+    /// have none, more fixed blocks than there are.
     ///
     /// # Errors
     /// In words, with what can be done.
@@ -137,10 +137,12 @@ impl Experiment<'_> {
         let images = manifest.images.len() + manifest.set_aside.len();
         let compared = config.published.compare(self.dataset.classes.len(), images);
         compared.map_err(|reason| ExperimentError::OtherImages { reason })?;
-        match config.labels.ordinal_width > 0.0 && !self.dataset.classes.kind().is_ordered() {
-            true => Err(ExperimentError::NotOrdered),
-            false => Ok(()),
+        if config.labels.ordinal_width > 0.0 && !self.dataset.classes.kind().is_ordered() {
+            return Err(ExperimentError::NotOrdered);
         }
+        let labels = self.dataset.labels();
+        let setup = Setup::of(config, self.algorithm, &self.model, &labels, self.split, &self.device);
+        Ok(setup.check()?)
     }
 
     /// What is to be done; its fingerprint finds earlier runs of the same.

@@ -52,6 +52,9 @@ pub enum ExperimentError {
     /// The network.
     #[error(transparent)]
     Model(#[from] harvest_models::ConfigError),
+    /// What of the network is to be trained.
+    #[error(transparent)]
+    Scope(#[from] crate::training::ScopeError),
     /// The device.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),

@@ -29,13 +29,12 @@ impl<M: Module> Ema<M> {
 
     /// Moves the average by the weights of `net`.
     pub fn update(&mut self, net: &M) {
-        let live = net.valid();
         if self.decay == 0.0 {
-            self.average = live;
+            self.average = net.valid();
             return;
         }
         let mut weights = Collect::default();
-        live.visit(&mut weights);
+        net.visit(&mut weights);
         let mut blend = Blend { decay: self.decay, live: weights.0 };
         self.average = self.average.clone().map(&mut blend);
     }
@@ -65,13 +64,17 @@ impl Ema {
     }
 }
 
-/// Live weights by id, flattened.
+/// Live weights by id, flattened and off autodiff. Those that training keeps fixed are their own average, to the last bit.
 #[derive(Default)]
 struct Collect(HashMap<ParamId, Tensor<1>>);
 
 impl ModuleVisitor for Collect {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let weight = parameter.val();
+        if weight.is_autodiff() && !weight.is_require_grad() {
+            return;
+        }
+        let weight = weight.inner();
         let count = weight.dims().iter().product::<usize>();
         self.0.insert(parameter.id, weight.reshape([count]));
     }

@@ -48,9 +48,15 @@ pub struct Optimizer {
     updates: u32,
 }
 
-/// State of one parameter, flattened: AdamW's two moments, or SGD's momentum buffer.
+/// State of one parameter.
 #[derive(Debug, Clone)]
-struct Slots(Vec<Tensor<1>>);
+struct Slots {
+    /// Flattened: AdamW's two moments, or SGD's momentum buffer.
+    parts: Vec<Tensor<1>>,
+    /// Updates of the optimizer before the first of this parameter, which may have been kept fixed for a while. AdamW's
+    /// moments start when they are first needed, as in PyTorch, and are corrected for their own age.
+    since: u32,
+}
 
 /// A saved state that does not fit.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +98,22 @@ impl Optimizer {
         net.map(&mut Update { optimizer: self, gradients, lr })
     }
 
-    /// The whole state by name: `first/…` and `second/…`, or `momentum/…`, and the number of updates.
+    /// The whole state by name: `first/…` and `second/…`, or `momentum/…`, the number of updates, and `since/…` for
+    /// parameters that were not there from the first one.
     pub fn state(&self) -> NamedTensors {
         let parts = self.parts();
         let mut state: NamedTensors = self
             .slots
             .iter()
             .flat_map(|(name, slots)| {
-                parts.iter().zip(&slots.0).map(move |(part, slot)| (format!("{part}/{name}"), slot.to_data()))
+                let data = slots.parts.iter().map(Tensor::to_data);
+                parts.iter().zip(data).map(move |(part, data)| (format!("{part}/{name}"), data))
             })
             .collect();
+        let late = self.slots.iter().filter(|(_, slots)| slots.since > 0);
+        state.extend(late.map(|(name, slots)| {
+            (format!("since/{name}"), TensorData::new(vec![i64::from(slots.since)], [1]))
+        }));
         state.insert("updates".to_owned(), TensorData::new(vec![i64::from(self.updates)], [1]));
         state
     }
@@ -117,10 +129,10 @@ impl Optimizer {
         device: &Device,
     ) -> Result<(), OptimizerError> {
         let foreign = |reason: String| OptimizerError::Foreign { reason };
+        let number = |data: TensorData| data.iter::<i64>().next().and_then(|count| u32::try_from(count).ok());
         let updates = state
             .remove("updates")
-            .and_then(|data| data.iter::<i64>().next())
-            .and_then(|updates| u32::try_from(updates).ok())
+            .and_then(number)
             .ok_or_else(|| foreign("it does not tell the number of updates".to_owned()))?;
         let mut slots = BTreeMap::new();
         for parameter in parameters {
@@ -138,7 +150,11 @@ impl Optimizer {
             match own.len() {
                 0 => {}
                 n if n == self.parts().len() => {
-                    slots.insert(parameter.name, Slots(own));
+                    let since = state.remove(&format!("since/{}", parameter.name)).map_or(Some(0), number);
+                    let since = since.filter(|since| *since <= updates).ok_or_else(|| {
+                        foreign(format!("`since/{}` is no number of updates", parameter.name))
+                    })?;
+                    slots.insert(parameter.name, Slots { parts: own, since });
                 }
                 _ => return Err(foreign(format!("`{}` is incomplete", parameter.name))),
             }
@@ -186,11 +202,15 @@ impl Optimizer {
     ) -> Tensor<D> {
         let lr = (lr * treatment.rate_factor) as f32;
         let slots = self.slots.remove(&treatment.name);
-        let (weight, slots) = match self.config.rule {
-            OptimizerName::AdamW => self.adamw(weight, gradient, slots, treatment, lr),
+        let since = slots.as_ref().map_or(self.updates - 1, |slots| slots.since);
+        let slots = slots.map(|slots| slots.parts);
+        let (weight, parts) = match self.config.rule {
+            OptimizerName::AdamW => {
+                self.adamw(weight, gradient, slots, treatment, (lr, self.updates - since))
+            }
             OptimizerName::Sgd => self.sgd(weight, gradient, slots, treatment, lr),
         };
-        self.slots.insert(treatment.name.clone(), slots);
+        self.slots.insert(treatment.name.clone(), Slots { parts, since });
         weight
     }
 
@@ -198,13 +218,13 @@ impl Optimizer {
         &self,
         weight: Tensor<D>,
         gradient: Tensor<D>,
-        slots: Option<Slots>,
+        slots: Option<Vec<Tensor<1>>>,
         treatment: &Treatment,
-        lr: f32,
-    ) -> (Tensor<D>, Slots) {
+        (lr, step): (f32, u32),
+    ) -> (Tensor<D>, Vec<Tensor<1>>) {
         let shape = weight.dims();
         let count = shape.iter().product::<usize>();
-        let [first, second] = match slots.map(|slots| <[Tensor<1>; 2]>::try_from(slots.0)) {
+        let [first, second] = match slots.map(<[Tensor<1>; 2]>::try_from) {
             Some(Ok(moments)) => moments.map(|moment| moment.reshape(shape)),
             _ => [weight.zeros_like(), weight.zeros_like()],
         };
@@ -214,10 +234,10 @@ impl Optimizer {
             beta2: BETA2,
             eps: EPSILON,
             weight_decay: treatment.weight_decay,
-            step: self.updates,
+            step,
         };
         let [weight, first, second] = harvest_kernels::adamw(weight, gradient, first, second, rule);
-        (weight, Slots([first, second].map(|moment| moment.reshape([count])).to_vec()))
+        (weight, [first, second].map(|moment| moment.reshape([count])).to_vec())
     }
 
     /// PyTorch's SGD: `g ← g + wd·w; b ← μ b + g; w ← w − lr (g + μ b)`, with `b = g` at the first update.
@@ -225,10 +245,10 @@ impl Optimizer {
         &self,
         weight: Tensor<D>,
         gradient: Tensor<D>,
-        slots: Option<Slots>,
+        slots: Option<Vec<Tensor<1>>>,
         treatment: &Treatment,
         lr: f32,
-    ) -> (Tensor<D>, Slots) {
+    ) -> (Tensor<D>, Vec<Tensor<1>>) {
         let shape = weight.dims();
         let count = shape.iter().product::<usize>();
         let momentum = self.config.momentum as f32;
@@ -237,12 +257,12 @@ impl Optimizer {
         } else {
             gradient
         };
-        let buffer = match slots.and_then(|slots| slots.0.into_iter().next()) {
+        let buffer = match slots.and_then(|slots| slots.into_iter().next()) {
             Some(buffer) => buffer.reshape(shape).mul_scalar(momentum) + gradient.clone(),
             None => gradient.clone(),
         };
         let weight = weight - (gradient + buffer.clone().mul_scalar(momentum)).mul_scalar(lr);
-        (weight, Slots(vec![buffer.reshape([count])]))
+        (weight, vec![buffer.reshape([count])])
     }
 }
 
@@ -300,6 +320,35 @@ mod tests {
         let net = net();
         let moved = Optimizer::new(ADAMW, &net).step(net.clone(), &mut GradientsParams::new(), 0.5);
         assert_eq!(moved.to_tensors(), net.to_tensors());
+    }
+
+    /// AdamW's first update of a weight has the size of the rate, whenever it comes.
+    #[test]
+    fn moments_start_with_the_first_gradient() {
+        let whole = net();
+        let mut optimizer = Optimizer::new(ADAMW, &whole);
+        for _ in 0..3 {
+            let part = whole.clone().tracking(|parameter| parameter.depth == 0);
+            let mut head = Ones(GradientsParams::new());
+            part.visit(&mut head);
+            let mut gradients = GradientsParams::new();
+            for parameter in part.parameters().into_iter().filter(|p| p.depth == 0 && p.shape.len() == 1) {
+                gradients.register(parameter.id, head.0.remove::<1>(parameter.id).expect("given above"));
+            }
+            optimizer.step(part, &mut gradients, 0.1);
+        }
+        let moved = after_a_step(&mut optimizer, whole.clone(), 0.1);
+        let (before, after) = (whole.to_tensors(), moved.to_tensors());
+        let state = optimizer.state();
+        assert!(!state.contains_key("since/head.bias"));
+        for parameter in whole.parameters().into_iter().filter(|p| p.name != "head.bias") {
+            assert_eq!(state[&format!("since/{}", parameter.name)].iter::<i64>().next(), Some(3));
+            let pairs = before[&parameter.name].iter::<f32>().zip(after[&parameter.name].iter::<f32>());
+            pairs.for_each(|(old, new)| assert!((old - new - 0.1).abs() < 1e-5, "{old} {new}"));
+        }
+        let mut other = Optimizer::new(ADAMW, &whole);
+        other.restore(state.clone(), whole.parameters(), &whole.device().inner()).expect("its own");
+        assert_eq!(other.state(), state);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::ema::Ema;
 use super::loader::HostBatch;
 use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig};
+use super::scope::Scope;
 use super::setup::Setup;
 use crate::algorithms::{Algorithm, SslBatch, Views};
 use crate::config::{EmaStatistics, Switch};
@@ -25,6 +26,8 @@ pub struct Session<'a> {
     optimizer: Optimizer,
     algorithm: Box<dyn Algorithm>,
     auxiliary: Option<Auxiliary>,
+    /// What of the network is tracked.
+    scope: Scope,
     /// Steps done.
     pub step: u64,
 }
@@ -41,6 +44,8 @@ impl<'a> Session<'a> {
         let device = setup.problem.device.clone().autodiff();
         let seed = stream(setup.training.seed, Purpose::Initialisation, [0; 3]).random();
         let network = setup.model.init(seed, &device)?.with_precision(setup.precision());
+        let scope = Scope::at(0, setup.training, setup.model);
+        let network = network.tracking(|parameter| scope.moves(parameter));
         let optimizer = OptimizerConfig {
             rule: setup.training.optimizer,
             weight_decay: setup.training.weight_decay,
@@ -58,6 +63,7 @@ impl<'a> Session<'a> {
             algorithm,
             auxiliary,
             network,
+            scope,
             step: 0,
             setup,
         })
@@ -83,6 +89,16 @@ impl<'a> Session<'a> {
         self.network.num_parameters()
     }
 
+    /// Tracks what moves in the next step.
+    fn track(&mut self) {
+        let scope = Scope::at(self.step, self.setup.training, self.setup.model);
+        if scope != self.scope {
+            let network = std::mem::replace(&mut self.network, self.ema.network().clone());
+            self.network = network.tracking(|parameter| scope.moves(parameter));
+            self.scope = scope;
+        }
+    }
+
     /// One step on `batch` with learning rate `lr`. Reads nothing back from the device, but for the mask where masked
     /// views are left out.
     pub fn advance(&mut self, batch: HostBatch, lr: f64) -> Scalars {
@@ -104,6 +120,7 @@ impl<'a> Session<'a> {
         self.network = self.optimizer.step(network, &mut gradients, lr);
         self.ema.follow(&self.network);
         self.step += 1;
+        self.track();
         scalars
     }
 
@@ -158,6 +175,7 @@ impl<'a> Session<'a> {
         }
         self.algorithm.restore(checkpoint.algorithm).map_err(|e| misfit(&e))?;
         self.step = checkpoint.progress.step;
+        self.track();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use harvest_models::ClassifierConfig;
 
+use super::scope::{self, ScopeError};
 use crate::algorithms::{Algorithm, AlgorithmBuilder, Aligned, Objective, Problem};
 use crate::augment::Normalisation;
 use crate::config::{AlignmentTarget, Config, Precision, TrainingConfig};
@@ -51,6 +52,14 @@ impl<'a> Setup<'a> {
             objective,
             alignment: wanted.alignment,
         }
+    }
+
+    /// Refuses settings of what moves that do not fit the network or the length of the run.
+    ///
+    /// # Errors
+    /// In words, with what can be done.
+    pub fn check(&self) -> Result<(), ScopeError> {
+        scope::check(self.training, self.model, self.problem.total_steps)
     }
 
     /// Identifies network, classes and algorithm in checkpoints.

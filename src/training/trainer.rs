@@ -11,6 +11,7 @@ use super::checkpoint::{CheckpointError, Checkpoints};
 use super::evaluation::evaluate_each;
 use super::loader::Loader;
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
+use super::scope::ScopeError;
 use super::session::{Scalars, Session};
 use super::setup::{Setup, total_steps};
 use crate::algorithms::{AlgorithmBuilder, Views};
@@ -82,6 +83,9 @@ pub enum TrainError {
     /// No such network.
     #[error(transparent)]
     Model(#[from] ConfigError),
+    /// Settings of what moves.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// The weights to start from.
     #[error("the weights to start from (`model.pretrained`)")]
     Pretrained(#[source] WeightsError),
@@ -187,6 +191,7 @@ pub fn train(
     progress: &Progress,
 ) -> Result<Outcome, TrainError> {
     let setup = job.setup();
+    setup.check()?;
     let kind = setup.kind();
     let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?;
     let mut session = Session::new(setup)?;

@@ -8,4 +8,5 @@ mod kill;
 mod labels;
 mod resume;
 mod skip;
+mod tuning;
 mod world;
