@@ -16,12 +16,9 @@ use harvest_models::vit::{Pooling, VitConfig};
 use harvest_models::{Classifier, ClassifierConfig, Mode, NamedTensors, read_safetensors};
 use serde::Deserialize;
 
-/// Of the largest value.
-const EXACT: f64 = 1e-4;
-
-/// For passes with batch statistics: dividing by the deviation of a few values enlarges what sums in another order
-/// leave. 4 images of 37 pixels are 12 values a channel in the last stage.
-const BATCH: f64 = 1e-3;
+/// Of the largest value. Passes with batch statistics, too: dividing by the deviation of 12 values a channel enlarges what
+/// sums in another order leave, and still the furthest gradient is off by 1.4e-5.
+const TOLERANCE: f64 = 1e-4;
 
 const CLASSES: usize = 5;
 
@@ -90,11 +87,11 @@ fn evaluation_and_its_gradients_are_timms() {
         let stored = read(name);
         let net = network(&config, &stored);
         let out = net.forward(image(&stored["input"]), Mode::Evaluate);
-        close(&format!("{name} features"), &out.features.to_data(), &stored["eval/features"], EXACT);
-        close(&format!("{name} logits"), &out.logits.to_data(), &stored["eval/logits"], EXACT);
+        close(&format!("{name} features"), &out.features.to_data(), &stored["eval/features"], TOLERANCE);
+        close(&format!("{name} logits"), &out.logits.to_data(), &stored["eval/logits"], TOLERANCE);
         let loss = cross_entropy(out.logits, &stored["label"]);
-        close(&format!("{name} loss"), &loss.to_data(), &stored["loss"], EXACT);
-        assert_gradients(name, &net, loss, &stored, "grad/", EXACT);
+        close(&format!("{name} loss"), &loss.to_data(), &stored["loss"], TOLERANCE);
+        assert_gradients(name, &net, loss, &stored, "grad/", TOLERANCE);
     }
 }
 
@@ -109,18 +106,18 @@ fn training_with_batch_statistics_is_timms() {
         }
         let net = network(&config, &stored);
         let out = net.forward(image(&stored["input"]), Mode::train(0));
-        close(&format!("{name} features"), &out.features.to_data(), &stored["train/features"], BATCH);
-        close(&format!("{name} logits"), &out.logits.to_data(), &stored["train/logits"], BATCH);
+        close(&format!("{name} features"), &out.features.to_data(), &stored["train/features"], TOLERANCE);
+        close(&format!("{name} logits"), &out.logits.to_data(), &stored["train/logits"], TOLERANCE);
         let now = net.to_tensors();
         for (key, expected) in &stored {
             let Some(buffer) = key.strip_prefix("train/").filter(|key| now.contains_key(*key)) else {
                 continue;
             };
-            close(&format!("{name} {buffer}"), &now[buffer], expected, BATCH);
+            close(&format!("{name} {buffer}"), &now[buffer], expected, TOLERANCE);
             compared += 1;
         }
         let loss = cross_entropy(out.logits, &stored["label"]);
-        assert_gradients(name, &net, loss, &stored, "train_grad/", BATCH);
+        assert_gradients(name, &net, loss, &stored, "train_grad/", TOLERANCE);
     }
     assert!(compared > 0, "no running statistics in the reference");
 }
