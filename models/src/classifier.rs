@@ -103,6 +103,8 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convnext::ConvNextConfig;
+    use crate::efficientnet::EfficientNetConfig;
     use crate::vit::{Pooling, VitConfig};
     use crate::{ClassifierConfig, Noise, PRESETS, Rows};
     use burn::tensor::Distribution;
@@ -124,8 +126,44 @@ mod tests {
         })
     }
 
-    fn both() -> [ClassifierConfig; 2] {
-        [small_vit(0.5), ClassifierConfig::preset("resnet8", 5).expect("a preset")]
+    fn all() -> [ClassifierConfig; 5] {
+        let ClassifierConfig::Vit(vit) = small_vit(0.5) else { unreachable!("a transformer") };
+        let registers =
+            VitConfig { registers: 2, layer_scale: Some(0.1), class_position: false, ..vit.clone() };
+        let resnet = ClassifierConfig::preset("resnet8", 5).expect("a preset");
+        let of = |blocks, dim| crate::convnext::StageConfig { blocks, dim };
+        let convnext = ConvNextConfig {
+            image_size: 16,
+            stages: vec![of(1, 8), of(2, 12)],
+            layer_scale: 0.1,
+            drop_path: 0.5,
+            classes: 5,
+        };
+        [
+            ClassifierConfig::Vit(vit),
+            ClassifierConfig::Vit(registers),
+            resnet,
+            ClassifierConfig::EfficientNet(small_efficientnet(0.5)),
+            ClassifierConfig::ConvNext(convnext),
+        ]
+    }
+
+    fn small_efficientnet(drop_path: f64) -> EfficientNetConfig {
+        let stage = |blocks, stride, expansion, channels| crate::efficientnet::StageConfig {
+            blocks,
+            kernel: 3,
+            stride,
+            expansion,
+            channels,
+        };
+        EfficientNetConfig {
+            image_size: 16,
+            stem: 8,
+            stages: vec![stage(1, 1, 1, 8), stage(2, 2, 4, 12)],
+            features: 24,
+            drop_path,
+            classes: 5,
+        }
     }
 
     fn images(rows: usize) -> Tensor<4> {
@@ -152,7 +190,7 @@ mod tests {
     #[test]
     fn a_seed_decides_all_weights() {
         let device = Device::flex();
-        for config in both() {
+        for config in all() {
             let net = |seed| config.init(seed, &device).expect("valid").to_tensors();
             assert_eq!(net(1), net(1));
             assert_ne!(net(1), net(2));
@@ -162,7 +200,7 @@ mod tests {
     #[test]
     fn the_parameters_alone_decide_on_the_graph() {
         let device = Device::flex().autodiff();
-        for config in both() {
+        for config in all() {
             let net = config.init(1, &device).expect("valid");
             for mode in [Mode::train(3), Mode::Evaluate] {
                 let tracked = net.forward(images(2), mode).logits;
@@ -176,7 +214,7 @@ mod tests {
     #[test]
     fn a_detached_pass_equals_the_tracked_one_and_moves_the_same_statistics() {
         let device = Device::flex().autodiff();
-        for config in both() {
+        for config in all() {
             let x = images(4);
             let (a, b) = (config.init(1, &device).expect("valid"), config.init(1, &device).expect("valid"));
             let tracked = a.forward(x.clone(), Mode::train(3)).logits;
@@ -215,7 +253,7 @@ mod tests {
     #[test]
     fn bfloat16_stays_close_in_both_modes_and_gives_f32_gradients() {
         let device = Device::flex().autodiff();
-        for config in both() {
+        for config in all() {
             let net = config.init(1, &device).expect("valid");
             let half = net.clone().separate().with_precision(Precision::Bf16);
             let x = images(4);
@@ -246,5 +284,48 @@ mod tests {
         assert_eq!(depth("layer3.0.conv2.weight"), Some(1));
         assert_eq!(depth("layer1.0.bn1.bias"), Some(3));
         assert_eq!(depth("conv1.weight"), Some(max));
+    }
+
+    #[test]
+    fn depth_counts_from_the_head_in_the_convolutional_networks_too() {
+        let depths = |name: &str| {
+            let config = ClassifierConfig::preset(name, 5).expect("a preset");
+            let parameters = config.blank(&Device::flex()).expect("valid").parameters();
+            let depths = parameters.into_iter().map(|p| (p.name, p.depth));
+            (depths.collect::<std::collections::BTreeMap<_, _>>(), config.max_depth())
+        };
+        let (depth, max) = depths("efficientnet_lite0");
+        assert_eq!(max, 17);
+        assert_eq!(depth["classifier.bias"], 0);
+        assert_eq!([depth["bn2.weight"], depth["conv_head.weight"], depth["blocks.6.0.bn3.bias"]], [1; 3]);
+        assert_eq!([depth["blocks.5.3.conv_pw.weight"], depth["blocks.0.0.bn2.weight"]], [2, 16]);
+        assert_eq!([depth["conv_stem.weight"], depth["bn1.weight"]], [max; 2]);
+        let (depth, max) = depths("convnext_tiny");
+        assert_eq!(max, 19);
+        assert_eq!(depth["head.fc.weight"], 0);
+        assert_eq!([depth["head.norm.weight"], depth["stages.3.blocks.2.gamma"]], [1; 2]);
+        let first_of_the_last_stage = ["stages.3.downsample.1.weight", "stages.3.blocks.0.norm.bias"];
+        assert_eq!(first_of_the_last_stage.map(|name| depth[name]), [3; 2]);
+        assert_eq!([depth["stages.2.blocks.8.gamma"], depth["stages.0.blocks.0.gamma"]], [4, 18]);
+        assert_eq!([depth["stem.0.weight"], depth["stem.1.bias"]], [max; 2]);
+    }
+
+    #[test]
+    fn a_configuration_that_makes_no_network_is_refused() {
+        let valid = small_efficientnet(0.0);
+        let no_stages = EfficientNetConfig { stages: Vec::new(), ..valid.clone() };
+        assert_eq!(no_stages.validate(), Err(crate::ConfigError::NoStages));
+        let mut even = valid.clone();
+        even.stages[1].kernel = 4;
+        assert!(even.validate().expect_err("an even kernel").to_string().contains("stages.kernel"));
+        let mut small = ConvNextConfig::convnext_tiny(5);
+        small.image_size = 31;
+        assert!(small.validate().expect_err("no place is left").to_string().contains("image_size"));
+        small.image_size = 32;
+        assert_eq!(small.validate(), Ok(()));
+        // Written before there were registers.
+        let old = r#"{"vit":{"image_size":32,"patch":2,"dim":192,"depth":12,"heads":3,"drop_path":0.1,"classes":3}}"#;
+        let old: ClassifierConfig = serde_json::from_str(old).expect("still a configuration");
+        assert_eq!(old, ClassifierConfig::preset("vit_tiny_patch2_32", 3).expect("a preset"));
     }
 }

@@ -54,10 +54,24 @@ pub struct StageConfig {
     pub kernel: usize,
     /// Stride of the first block; the others have 1.
     pub stride: usize,
-    /// Channels inside a block for each that enters it. 1: no expanding convolution (a depthwise separable block).
+    /// Channels inside a block for each that enters it, in all rounded to a multiple of 8. 1: no expanding convolution (a
+    /// depthwise separable block).
     pub expansion: usize,
     /// Channels that leave a block.
     pub channels: usize,
+}
+
+impl StageConfig {
+    /// Channels inside a block that `d_in` enter: as timm rounds them, to the nearest multiple of 8, or to the next where
+    /// that takes more than a tenth away.
+    fn inner(&self, d_in: usize) -> usize {
+        let exact = d_in * self.expansion;
+        match ((exact + 4) / 8 * 8).max(8) {
+            _ if self.expansion == 1 => exact,
+            near if near * 10 < exact * 9 => near + 8,
+            near => near,
+        }
+    }
 }
 
 impl EfficientNetConfig {
@@ -265,7 +279,7 @@ struct Inverted {
 impl Block {
     /// A block that takes `d_in` channels.
     fn new(stage: &StageConfig, d_in: usize, stride: usize, init: &Initialiser) -> Self {
-        let (inner, d_out) = (d_in * stage.expansion, stage.channels);
+        let (inner, d_out) = (stage.inner(d_in), stage.channels);
         let skip = stride == 1 && d_in == d_out;
         let point = |name: &str, d_in, d_out| Conv::new(&init.part(name), d_in, d_out, 1, 1);
         let norm = |name: &str, channels| BatchNorm::new(&init.part(name), channels);

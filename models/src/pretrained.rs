@@ -128,6 +128,42 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_patches_alone_is_resized_and_one_with_other_rows_before_them_refused() {
+        let device = Device::flex();
+        let with = |image_size, registers, class_position| {
+            let ClassifierConfig::Vit(vit) = config(image_size, 3) else { unreachable!("a transformer") };
+            ClassifierConfig::Vit(VitConfig { registers, class_position, ..vit })
+        };
+        let source = with(16, 2, false).init(1, &device).expect("valid").to_tensors();
+        let mut net = with(24, 2, false).blank(&device).expect("valid");
+        net.load_pretrained(&source).expect("fits");
+        assert_eq!(net.to_tensors()["pos_embed"].shape().as_slice(), [1, 36, 8]);
+        let mut other = with(24, 2, true).blank(&device).expect("valid");
+        let error = other.load_pretrained(&source).expect_err("no rows for class token and registers");
+        assert!(matches!(error, WeightsError::Shape { name, .. } if name == "pos_embed"));
+    }
+
+    #[test]
+    fn the_classifier_alone_is_kept_in_every_family() {
+        let device = Device::flex();
+        for (preset, kept, taken) in [
+            ("mobilenetv2_100", "classifier.weight", "conv_head.weight"),
+            ("convnext_tiny", "head.fc.weight", "head.norm.weight"),
+        ] {
+            let config = |classes| ClassifierConfig::preset(preset, classes).expect("a preset");
+            let mut source = config(2).blank(&device).expect("valid").to_tensors();
+            let shape = source[taken].shape().clone();
+            source.insert(taken.to_owned(), TensorData::full(shape, 2.5f32));
+            let mut net = config(3).blank(&device).expect("valid");
+            let before = net.to_tensors();
+            net.load_pretrained(&source).expect("fits");
+            let now = net.to_tensors();
+            assert_eq!(now[kept], before[kept]);
+            assert_eq!(now[taken], source[taken]);
+        }
+    }
+
+    #[test]
     fn a_network_of_another_width_is_refused() {
         let device = Device::flex();
         let source = ClassifierConfig::preset("vit_tiny_patch2_32", 3).expect("known");
