@@ -38,7 +38,11 @@ fn a_run_leaves_its_confidence_everywhere_and_few_images_promise_nothing() {
     let page = std::fs::read_to_string(run.join("report.html")).expect("a report");
     assert!(page.contains("<h2>Confidence</h2>") && page.contains("Reliability on test images"));
     let text = succeeds(&world.harvest(&["evaluate", run_name, "-q", "--device", "cpu"]));
-    assert!(text.contains("expected calibration error") && text.contains("No prediction abstains"), "{text}");
+    assert!(text.contains("on the test images: expected calibration error"), "{text}");
+    assert!(
+        text.contains("on the evaluation images: expected") && text.contains("No prediction abstains"),
+        "{text}"
+    );
     assert!(run.join("reliability.svg").exists());
 
     let output = world.harvest(&["predict", "--model", run_name, "images", "--device", "cpu"]);

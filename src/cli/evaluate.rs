@@ -46,7 +46,10 @@ impl Evaluate {
             return Ok(());
         };
         println!("\n{}\n{}", confidence.temperature_sentence(), confidence.reject_sentence());
-        println!("{name} images: {}", reliable.sentence());
+        println!("on the {name} images: {}", reliable.sentence());
+        if name == "test" {
+            println!("on the evaluation images: {}", confidence.error_sentence());
+        }
         let diagram = self.run.join("reliability.svg");
         let svg =
             reliability_svg(&format!("Reliability on {name} images"), &reliable.before, &reliable.after);

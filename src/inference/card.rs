@@ -204,10 +204,8 @@ impl Card<'_> {
         put(
             text,
             format_args!(
-                "Expected calibration error, the mean gap between confidence and share of right predictions: {:.1} % on the \
-                 evaluation images ({:.1} % before calibration).\n",
-                100.0 * confidence.ece_after,
-                100.0 * confidence.ece_before,
+                "How far confidence and share of right predictions are apart: on the evaluation images, {}.\n",
+                confidence.error_sentence()
             ),
         );
         if let (Some((set, _)), Some(reliable)) = (self.scores.first(), self.reliable) {
@@ -403,7 +401,7 @@ mod tests {
             "- seed: 7",
             "fewer than 20 labels each of: a\\|b &lt;i&gt;",
             "- set aside: 2",
-            "Expected calibration error",
+            "evaluation images, expected calibration error",
         ] {
             assert!(text.contains(words), "`{words}` is not in:\n{text}");
         }

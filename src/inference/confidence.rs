@@ -159,6 +159,12 @@ impl Confidence {
         }
     }
 
+    /// Expected calibration error on the evaluation images, in words.
+    pub fn error_sentence(&self) -> String {
+        let (after, before) = (100.0 * self.ece_after, 100.0 * self.ece_before);
+        format!("expected calibration error {after:.1} % ({before:.1} % before calibration)")
+    }
+
     /// How many of `images` abstained, in a line for the terminal.
     pub fn summary(&self, abstained: usize, images: usize) -> String {
         match self.reject_below {
