@@ -168,6 +168,12 @@ pub enum ConfigError {
         /// The range, in words.
         range: &'static str,
     },
+    /// Tuning of a network that has no such blocks.
+    #[error("tuning by {tuning} adds to the blocks of a vision transformer; this network has none")]
+    NoBlocksToTune {
+        /// The kind of tuning.
+        tuning: &'static str,
+    },
     /// A residual network without stages, with too many, or with an empty one.
     #[error("`blocks` is {found:?}; it must list one to four stages of at least one block each")]
     Blocks {

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod adapter;
 mod auxiliary;
 pub mod batch_norm;
 mod classifier;
@@ -24,10 +25,12 @@ mod config;
 mod groups;
 pub mod initial;
 pub mod layers;
+mod lora;
 mod mode;
 pub mod pretrained;
 pub mod resnet;
 mod tracking;
+mod tuning;
 pub mod vit;
 mod weights;
 
@@ -36,4 +39,5 @@ pub use classifier::{Classifier, Output};
 pub use config::{ClassifierConfig, ConfigError, PRESETS};
 pub use groups::ParameterInfo;
 pub use mode::{Mode, Noise, Precision, Rows};
+pub use tuning::Tuning;
 pub use weights::{NamedTensors, WeightsError, read_safetensors, write_safetensors};

@@ -223,8 +223,13 @@ impl Experiment<'_> {
             normalisation: self.config.value.views.normalisation,
         };
         let classes = &self.dataset.classes;
-        let bundle =
-            Bundle::new(self.model.clone(), classes.names().to_vec(), classes.kind(), preprocessing, about);
+        let bundle = Bundle::new(
+            outcome.model.clone(),
+            classes.names().to_vec(),
+            classes.kind(),
+            preprocessing,
+            about,
+        );
         Ok(bundle.write(&folder.join("bundle"), &outcome.network)?)
     }
 

@@ -11,7 +11,7 @@ use super::checkpoint::{CheckpointError, Checkpoints};
 use super::evaluation::evaluate_each;
 use super::loader::Loader;
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
-use super::scope::ScopeError;
+use super::scope::{self, ScopeError};
 use super::session::{Scalars, Session};
 use super::setup::{Setup, total_steps};
 use crate::algorithms::{AlgorithmBuilder, Views};
@@ -40,8 +40,11 @@ pub struct Job<'a> {
 
 /// What came of a run.
 pub struct Outcome {
-    /// The network to keep: of the best evaluation, else of the last step. Off autodiff.
+    /// The network to keep: of the best evaluation, else of the last step. Off autodiff, and an ordinary one: what tuning
+    /// added has become part of its weights.
     pub network: Classifier,
+    /// Its configuration: the job's, or a wider one where adapters have become part of it.
+    pub model: ClassifierConfig,
     /// After how many steps it was taken.
     pub taken_at: u64,
     /// Steps of the run.
@@ -263,7 +266,12 @@ pub fn train(
     })?;
     let kept = checkpoints.best(&kind)?;
     let mut network = job.model.blank(&job.device)?;
+    let tuning = scope::added(training);
+    if let Some(tuning) = tuning {
+        network = network.tuned(tuning, 0)?;
+    }
     network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
+    let network = network.merged();
     let (test, test_predictions) = job.scores_of_each(&network, &job.split.test).unzip();
     Ok(Outcome {
         taken_at: kept.progress.step,
@@ -272,6 +280,7 @@ pub fn train(
         evaluation: job.scores(&network, &job.split.evaluation),
         test,
         test_predictions: test_predictions.unwrap_or_default(),
+        model: job.model.merged(tuning),
         network,
     })
 }
