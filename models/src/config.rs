@@ -226,6 +226,12 @@ pub enum ConfigError {
     /// A network without stages.
     #[error("`stages` is empty; it must list at least one stage")]
     NoStages,
+    /// Tuning of a network that has no such blocks.
+    #[error("tuning by {tuning} adds to the blocks of a vision transformer; this network has none")]
+    NoBlocksToTune {
+        /// The kind of tuning.
+        tuning: &'static str,
+    },
     /// A residual network without stages, with too many, or with an empty one.
     #[error("`blocks` is {found:?}; it must list one to four stages of at least one block each")]
     Blocks {

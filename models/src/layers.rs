@@ -4,6 +4,7 @@ use burn::Tensor;
 use burn::module::{Module, Param};
 
 use crate::initial::{Initialiser, Start};
+use crate::lora::LowRank;
 use crate::mode::{Precision, leave};
 
 /// An affine map. Every rank-2 parameter of this crate is such a weight: `[in, out]` here, `[out, in]` in files.
@@ -13,6 +14,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Param<Tensor<1>>,
+    /// What tuning adds to the weight; see [`Classifier::tuned`](crate::Classifier::tuned).
+    pub(crate) low_rank: Option<LowRank>,
 }
 
 impl Linear {
@@ -21,6 +24,19 @@ impl Linear {
         Linear {
             weight: init.parameter("weight", [d_in, d_out], weight),
             bias: init.parameter("bias", [d_out], bias),
+            low_rank: None,
+        }
+    }
+
+    /// Adds a matrix of this rank to the weight.
+    pub(crate) fn add_low_rank(&mut self, init: &Initialiser, rank: usize, scale: f32) {
+        self.low_rank = Some(LowRank::new(&init.part("low_rank"), self.weight.val().dims(), rank, scale));
+    }
+
+    /// Makes what was added a part of the weight. Off autodiff.
+    pub(crate) fn merge(&mut self) {
+        if let Some(low_rank) = self.low_rank.take() {
+            self.weight = Param::from_tensor(self.weight.val().inner() + low_rank.product());
         }
     }
 
@@ -28,7 +44,12 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>, precision: Precision) -> Tensor<D> {
         let weight = precision.enter(self.weight.val());
         let bias = precision.enter(self.bias.val());
-        harvest_kernels::linear(precision.enter(x), weight, Some(bias))
+        let added = self.low_rank.as_ref().map(|low_rank| low_rank.forward(x.clone(), precision));
+        let y = harvest_kernels::linear(precision.enter(x), weight, Some(bias));
+        match added {
+            Some(added) => y + added,
+            None => y,
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod adapter;
 mod auxiliary;
 pub mod batch_norm;
 mod classifier;
@@ -26,10 +27,12 @@ pub mod efficientnet;
 mod groups;
 pub mod initial;
 pub mod layers;
+mod lora;
 mod mode;
 pub mod pretrained;
 pub mod resnet;
 mod tracking;
+mod tuning;
 pub mod vit;
 mod weights;
 
@@ -38,4 +41,5 @@ pub use classifier::{Classifier, Output};
 pub use config::{ClassifierConfig, ConfigError, PRESETS};
 pub use groups::ParameterInfo;
 pub use mode::{Mode, Noise, Precision, Rows};
+pub use tuning::Tuning;
 pub use weights::{NamedTensors, WeightsError, read_safetensors, write_safetensors};

@@ -10,10 +10,12 @@ use burn::module::{Module, Param};
 use serde::{Deserialize, Serialize};
 
 use crate::Output;
+use crate::adapter::Adapter;
 use crate::config::ConfigError;
 use crate::initial::{Initialiser, Start};
 use crate::layers::{LayerNorm, LayerScale, Linear, Patches};
 use crate::mode::{Mode, Precision, leave};
+use crate::tuning::Tuning;
 
 /// Shape of a [`Vit`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +108,15 @@ impl VitConfig {
 
     fn hidden(&self) -> usize {
         (self.dim as f64 * self.mlp_ratio) as usize
+    }
+
+    /// With `more` hidden units in every block.
+    pub(crate) fn wider(&self, more: usize) -> Self {
+        let hidden = self.hidden() + more;
+        let wider = |units: f64| VitConfig { mlp_ratio: units / self.dim as f64, ..self.clone() };
+        let exact = wider(hidden as f64);
+        // Where rounding loses a unit on the way back, half a unit more brings it back.
+        if exact.hidden() == hidden { exact } else { wider(hidden as f64 + 0.5) }
     }
 
     fn patches(&self) -> usize {
@@ -234,6 +245,34 @@ impl Vit {
         chosen.reshape([batch, dim])
     }
 
+    /// Adds parameters to each block; the output stays the same.
+    pub(crate) fn add(&mut self, tuning: Tuning, init: &Initialiser) {
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            let init = init.part("blocks").part(i);
+            match tuning {
+                Tuning::Lora { rank, scale } => {
+                    let attn = init.part("attn");
+                    block.attn.qkv.add_low_rank(&attn.part("qkv"), rank, scale);
+                    block.attn.proj.add_low_rank(&attn.part("proj"), rank, scale);
+                }
+                Tuning::Adapter { rank, scale } => {
+                    let dim = block.mlp.fc1.weight.val().dims()[0];
+                    let init = init.part("mlp").part("adapter");
+                    block.mlp.adapter = Some(Adapter::new(&init, dim, rank, scale));
+                }
+            }
+        }
+    }
+
+    /// Makes what was added a part of the ordinary layers. Off autodiff.
+    pub(crate) fn merge(&mut self) {
+        for block in &mut self.blocks {
+            block.attn.qkv.merge();
+            block.attn.proj.merge();
+            block.mlp.merge();
+        }
+    }
+
     pub(crate) fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
     }
@@ -274,6 +313,7 @@ impl Block {
             mlp: Mlp {
                 fc1: linear(mlp.part("fc1"), dim, config.hidden()),
                 fc2: linear(mlp.part("fc2"), config.hidden(), dim),
+                adapter: None,
             },
             ls2: scale("ls2"),
         }
@@ -314,10 +354,23 @@ impl Attention {
 struct Mlp {
     fc1: Linear,
     fc2: Linear,
+    /// What tuning adds; see [`Classifier::tuned`](crate::Classifier::tuned).
+    adapter: Option<Adapter>,
 }
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>, precision: Precision) -> Tensor<3> {
-        self.fc2.forward(harvest_kernels::gelu(self.fc1.forward(x, precision)), precision)
+        let added = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone(), precision));
+        let y = self.fc2.forward(harvest_kernels::gelu(self.fc1.forward(x, precision)), precision);
+        match added {
+            Some(added) => y + added,
+            None => y,
+        }
+    }
+
+    fn merge(&mut self) {
+        if let Some(adapter) = self.adapter.take() {
+            (self.fc1, self.fc2) = adapter.widen(&self.fc1, &self.fc2);
+        }
     }
 }

@@ -16,6 +16,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use crate::batch_norm::Statistics;
 use crate::classifier::Classifier;
 use crate::groups::{ParameterInfo, Path};
+use crate::tuning::is_added;
 
 /// Tensors by PyTorch name, in PyTorch's layout: F32, and I64 for `num_batches_tracked`.
 pub type NamedTensors = BTreeMap<String, TensorData>;
@@ -37,6 +38,8 @@ impl Classifier {
     }
 
     /// Replaces all parameters and buffers; parameters keep their ids and whether they are tracked.
+    ///
+    /// What [`Classifier::tuned`] added stays as it is if `tensors`, as those of an ordinary network, hold nothing of it.
     pub fn load_tensors(&mut self, tensors: &NamedTensors) -> Result<(), WeightsError> {
         self.check(tensors)?;
         let mut import = Import { path: Path::default(), tensors };
@@ -66,8 +69,13 @@ impl Classifier {
 
     /// The first thing that keeps `tensors` from being exactly this network's.
     fn check(&self, tensors: &NamedTensors) -> Result<(), WeightsError> {
-        let mut expected: BTreeMap<String, (Vec<usize>, DType)> =
-            self.parameters().into_iter().map(|p| (p.name, (p.shape, DType::F32))).collect();
+        let ordinary = !tensors.keys().any(|name| is_added(name));
+        let mut expected: BTreeMap<String, (Vec<usize>, DType)> = self
+            .parameters()
+            .into_iter()
+            .filter(|parameter| !(ordinary && parameter.is_added()))
+            .map(|p| (p.name, (p.shape, DType::F32)))
+            .collect();
         for (name, norm) in self.batch_norms() {
             let shape = norm.running().get().mean.dims().to_vec();
             expected.insert(format!("{name}.running_mean"), (shape.clone(), DType::F32));
@@ -263,7 +271,7 @@ impl ModuleVisitor for Export {
     }
 }
 
-/// Holds names, shapes and types that [`Classifier::check`] has passed.
+/// Holds names, shapes and types that [`Classifier::check`] has passed; what is not among them stays.
 struct Import<'a> {
     path: Path,
     tensors: &'a NamedTensors,
@@ -279,7 +287,7 @@ impl ModuleMapper for Import<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let data = self.tensors[&self.path.name()].clone();
+        let Some(data) = self.tensors.get(&self.path.name()).cloned() else { return param };
         param.map(|old| {
             let data = if D == 2 { transposed(&data) } else { data };
             let tensor = Tensor::<D>::from_data(data, (&old.device(), DType::F32));

@@ -36,7 +36,7 @@ pub use resolve::{
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
     Config, ConfigPath, DataConfig, EmaStatistics, ModelConfig, OptimizerName, Precision, RunConfig,
-    SourceKind, Switch, TrainingConfig,
+    SourceKind, Switch, TrainingConfig, TuningName,
 };
 pub use suggest::nearest;
 

@@ -145,6 +145,13 @@ pub struct TrainingConfig {
     pub layer_decay: f64,
     /// Steps during which the learning rate rises from 0; unset, a fortieth of all, as USB's 5,120 of 204,800.
     pub warmup_steps: Option<u32>,
+    /// How much of the network is trained. `lora` and `adapter` want pretrained weights and, as a rule, a `layer_decay` of 1
+    /// and a rate ten times that of `full`.
+    pub tuning: TuningName,
+    /// Rank of LoRA's matrices, width of an adapter; unset, 8 and 64, as published for RoBERTa and in AdaptFormer.
+    pub tuning_rank: Option<u32>,
+    /// Factor on what is added, above 0: LoRA's α / r, an adapter's s; unset, 1 and 0.1, as published likewise.
+    pub tuning_scale: Option<f64>,
     /// Steps at the start during which the classifier alone moves, on the network's fixed features; 0: none. Batch
     /// normalisation goes on as in training: with the statistics of each batch, and moving the running ones.
     pub head_warmup_steps: u32,
@@ -182,6 +189,9 @@ impl Default for TrainingConfig {
             momentum: 0.9,
             layer_decay: 0.5,
             warmup_steps: None,
+            tuning: TuningName::Full,
+            tuning_rank: None,
+            tuning_scale: None,
             head_warmup_steps: 0,
             frozen: 0,
             ema: 0.0,
@@ -194,6 +204,22 @@ impl Default for TrainingConfig {
             seed: 0,
         }
     }
+}
+
+/// How much of a network is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TuningName {
+    /// All of it.
+    #[default]
+    Full,
+    /// The classifier, and matrices of low rank added to the attention of each block (arXiv:2106.09685). Vision transformers.
+    Lora,
+    /// The classifier, and a bottleneck added beside the MLP of each block (arXiv:1902.00751, 2205.13535). Vision
+    /// transformers.
+    Adapter,
+    /// The classifier alone.
+    Linear,
 }
 
 /// Running statistics of an averaged network.
@@ -291,6 +317,12 @@ impl Config {
         {
             let reason = format!("is {warmup}, but there are only {steps} steps; it must be less");
             return Err(Invalid { key: "training.warmup_steps", reason });
+        }
+        if let Some(rank) = training.tuning_rank {
+            at_least_one("training.tuning_rank", rank)?;
+        }
+        if let Some(scale) = training.tuning_scale {
+            range("training.tuning_scale", scale, Above(0.0), Upto(f64::MAX))?;
         }
         range("training.lr", training.lr, Above(0.0), Upto(f64::MAX))?;
         range("training.weight_decay", training.weight_decay, From(0.0), Upto(f64::MAX))?;

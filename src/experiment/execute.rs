@@ -245,8 +245,13 @@ impl Experiment<'_> {
             normalisation: self.config.value.views.normalisation,
         };
         let classes = &self.dataset.classes;
-        let mut bundle =
-            Bundle::new(self.model.clone(), classes.names().to_vec(), classes.kind(), preprocessing, about);
+        let mut bundle = Bundle::new(
+            outcome.model.clone(),
+            classes.names().to_vec(),
+            classes.kind(),
+            preprocessing,
+            about,
+        );
         let (logits, labels) = (&outcome.evaluation_logits, self.targets(&self.split.evaluation));
         bundle.confidence = Confidence::learn(&self.config.value.confidence, logits, &labels, classes.len());
         bundle

@@ -1,14 +1,27 @@
-//! What of a network moves in a step: all of it, its upper part, or the classifier alone.
+//! What of a network moves in a step: all of it, its upper part, what tuning added, or the classifier alone.
 
-use harvest_models::{ClassifierConfig, ParameterInfo};
+use harvest_models::{ClassifierConfig, ParameterInfo, Tuning};
 
-use crate::config::TrainingConfig;
+use crate::config::{TrainingConfig, TuningName};
+
+/// What tuning adds to the network. Defaults: [`TrainingConfig::tuning_rank`] and [`TrainingConfig::tuning_scale`].
+pub(super) fn added(training: &TrainingConfig) -> Option<Tuning> {
+    let rank = |unset| training.tuning_rank.map_or(unset, |rank| rank as usize);
+    let scale = |unset| training.tuning_scale.map_or(unset, |scale| scale as f32);
+    match training.tuning {
+        TuningName::Lora => Some(Tuning::Lora { rank: rank(8), scale: scale(1.0) }),
+        TuningName::Adapter => Some(Tuning::Adapter { rank: rank(64), scale: scale(0.1) }),
+        TuningName::Full | TuningName::Linear => None,
+    }
+}
 
 /// The part that moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scope {
     /// Largest [`ParameterInfo::depth`] that moves.
     deepest: usize,
+    /// Of what lies below the classifier, only what tuning added.
+    added_only: bool,
 }
 
 impl Scope {
@@ -16,20 +29,22 @@ impl Scope {
     pub fn at(step: u64, training: &TrainingConfig, model: &ClassifierConfig) -> Self {
         let deepest = match training.frozen as usize {
             _ if step < u64::from(training.head_warmup_steps) => 0,
+            _ if training.tuning == TuningName::Linear => 0,
             0 => model.max_depth(),
             // The embedding is at the greatest depth, the first block one above it.
             blocks => model.max_depth().saturating_sub(blocks + 1),
         };
-        Self { deepest }
+        Self { deepest, added_only: added(training).is_some() }
     }
 
     /// Whether the parameter moves.
     pub fn moves(self, parameter: &ParameterInfo) -> bool {
-        parameter.depth <= self.deepest
+        let below = parameter.depth <= self.deepest && (!self.added_only || parameter.is_added());
+        parameter.depth == 0 || below
     }
 }
 
-/// Settings that leave nothing sensible to train.
+/// Settings that do not fit the network, or the length of the run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScopeError {
@@ -47,15 +62,22 @@ pub enum ScopeError {
     /// The classifier would be alone until the end.
     #[error(
         "`training.head_warmup_steps` is {warmup}, but there are only {steps} steps; it must be less: \
-         for a classifier on a fixed network set `training.frozen` to {blocks}"
+         for a classifier on a fixed network set `training.tuning` to \"linear\""
     )]
     HeadWarmup {
         /// As configured.
         warmup: u32,
         /// Steps of the run.
         steps: u64,
-        /// Blocks of the network.
-        blocks: usize,
+    },
+    /// A network that has nothing to add to.
+    #[error(
+        "`training.tuning` is \"{tuning}\", which adds to the blocks of a vision transformer, and this network has none; \
+         choose another `model.name`, or \"full\" or \"linear\""
+    )]
+    NoBlocksToTune {
+        /// As configured.
+        tuning: &'static str,
     },
 }
 
@@ -71,9 +93,12 @@ pub(super) fn check(
     }
     let warmup = training.head_warmup_steps;
     if warmup > 0 && u64::from(warmup) >= steps {
-        return Err(ScopeError::HeadWarmup { warmup, steps, blocks });
+        return Err(ScopeError::HeadWarmup { warmup, steps });
     }
-    Ok(())
+    match (added(training), model) {
+        (None, _) | (_, ClassifierConfig::Vit(_)) => Ok(()),
+        (Some(tuning), _) => Err(ScopeError::NoBlocksToTune { tuning: tuning.name() }),
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +141,9 @@ mod tests {
             assert_eq!(refused(frozen, warmup), None);
         }
         assert!(refused(4, 0).is_some_and(|words| words.contains("has 3 blocks")));
+        let training = TrainingConfig { tuning: TuningName::Lora, ..TrainingConfig::default() };
+        let error = check(&training, &model, 10).expect_err("it is a residual network").to_string();
+        assert!(error.contains("lora") && error.contains("model.name"), "{error}");
         assert!(refused(0, 10).is_some_and(|words| words.contains("only 10 steps")));
     }
 }

@@ -11,7 +11,7 @@ use super::ema::Ema;
 use super::loader::HostBatch;
 use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig};
-use super::scope::Scope;
+use super::scope::{self, Scope};
 use super::setup::Setup;
 use crate::algorithms::{Algorithm, SslBatch, Views};
 use crate::config::{EmaStatistics, Switch};
@@ -43,7 +43,11 @@ impl<'a> Session<'a> {
     pub fn new(setup: Setup<'a>) -> Result<Self, ConfigError> {
         let device = setup.problem.device.clone().autodiff();
         let seed = stream(setup.training.seed, Purpose::Initialisation, [0; 3]).random();
-        let network = setup.model.init(seed, &device)?.with_precision(setup.precision());
+        let mut network = setup.model.init(seed, &device)?.with_precision(setup.precision());
+        if let Some(tuning) = scope::added(setup.training) {
+            let seed = stream(setup.training.seed, Purpose::Initialisation, [2, 0, 0]).random();
+            network = network.tuned(tuning, seed)?;
+        }
         let scope = Scope::at(0, setup.training, setup.model);
         let network = network.tracking(|parameter| scope.moves(parameter));
         let optimizer = OptimizerConfig {

@@ -62,10 +62,11 @@ impl<'a> Setup<'a> {
         scope::check(self.training, self.model, self.problem.total_steps)
     }
 
-    /// Identifies network, classes and algorithm in checkpoints.
+    /// Identifies network, classes, tuning and algorithm in checkpoints.
     pub fn kind(&self) -> String {
         let model = serde_json::to_string(self.model).expect("a network's configuration is plain data");
-        format!("{} with {model}", self.algorithm.name())
+        let tuning = scope::added(self.training).map_or_else(String::new, |tuning| format!(", {tuning:?}"));
+        format!("{} with {model}{tuning}", self.algorithm.name())
     }
 
     pub(super) fn build_algorithm(&self) -> Box<dyn Algorithm> {

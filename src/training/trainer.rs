@@ -11,7 +11,7 @@ use super::checkpoint::{CheckpointError, Checkpoints};
 use super::evaluation::evaluate_each;
 use super::loader::Loader;
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
-use super::scope::ScopeError;
+use super::scope::{self, ScopeError};
 use super::session::{Scalars, Session};
 use super::setup::{Setup, total_steps};
 use crate::algorithms::{AlgorithmBuilder, Views};
@@ -40,8 +40,11 @@ pub struct Job<'a> {
 
 /// What came of a run.
 pub struct Outcome {
-    /// The network to keep: of the best evaluation, else of the last step. Off autodiff.
+    /// The network to keep: of the best evaluation, else of the last step. Off autodiff, and an ordinary one: what tuning
+    /// added has become part of its weights.
     pub network: Classifier,
+    /// Its configuration: the job's, or a wider one where adapters have become part of it.
+    pub model: ClassifierConfig,
     /// After how many steps it was taken.
     pub taken_at: u64,
     /// Steps of the run.
@@ -265,7 +268,12 @@ pub fn train(
     })?;
     let kept = checkpoints.best(&kind)?;
     let mut network = job.model.blank(&job.device)?;
+    let tuning = scope::added(training);
+    if let Some(tuning) = tuning {
+        network = network.tuned(tuning, 0)?;
+    }
     network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
+    let network = network.merged();
     let (evaluation, evaluation_logits) = job.scores_of_each(&network, &job.split.evaluation).unzip();
     let (test, test_logits) = job.scores_of_each(&network, &job.split.test).unzip();
     Ok(Outcome {
@@ -276,6 +284,7 @@ pub fn train(
         test,
         evaluation_logits: evaluation_logits.unwrap_or_default(),
         test_logits: test_logits.unwrap_or_default(),
+        model: job.model.merged(tuning),
         network,
     })
 }
