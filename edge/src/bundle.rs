@@ -88,7 +88,8 @@ impl Config {
     /// If it is not JSON, of another format, or impossible.
     pub fn parse(text: &[u8]) -> Result<Self, BundleError> {
         let refused = |reason: String| Err(BundleError::Config(reason));
-        let config: Self = serde_json::from_slice(text).map_err(|error| BundleError::Config(error.to_string()))?;
+        let config: Self =
+            serde_json::from_slice(text).map_err(|error| BundleError::Config(error.to_string()))?;
         if config.format != 1 {
             return refused(format!("it is of format {}, not 1; export it with this version", config.format));
         }
@@ -100,10 +101,14 @@ impl Config {
             return refused(format!("images of {size} × {size} pixels; 1 to 4096 are possible"));
         }
         if resize != harvest_picture::FIT_FILTER {
-            return refused(format!("resizing `{resize}` is not known, only `{}`", harvest_picture::FIT_FILTER));
+            return refused(format!(
+                "resizing `{resize}` is not known, only `{}`",
+                harvest_picture::FIT_FILTER
+            ));
         }
         let usable = |value: f32| value.is_finite() && value > 0.0;
-        if normalisation.is_some_and(|n| !n.std.iter().all(|&std| usable(std)) || !n.mean.iter().all(|m| m.is_finite()))
+        if normalisation
+            .is_some_and(|n| !n.std.iter().all(|&std| usable(std)) || !n.mean.iter().all(|m| m.is_finite()))
         {
             return refused("its normalisation has no usable numbers".into());
         }
@@ -134,7 +139,10 @@ mod tests {
     #[test]
     fn fields_of_other_programs_do_no_harm() {
         let config = Config::parse(SOUND.as_bytes()).expect("sound");
-        assert_eq!((config.temperature, config.reject_below, config.classes.len()), (Some(1.5), Some(0.6), 2));
+        assert_eq!(
+            (config.temperature, config.reject_below, config.classes.len()),
+            (Some(1.5), Some(0.6), 2)
+        );
         let plain = SOUND.replace(r#""temperature": 1.5, "reject_below": 0.6,"#, "");
         let config = Config::parse(plain.as_bytes()).expect("both may be absent");
         assert_eq!((config.temperature, config.reject_below), (None, None));
@@ -152,7 +160,8 @@ mod tests {
             ("\"reject_below\": 0.6", "\"reject_below\": 60", "reject_below"),
             ("{", "[", "config.json"),
         ] {
-            let error = Config::parse(SOUND.replacen(from, to, 1).as_bytes()).expect_err("refused").to_string();
+            let error =
+                Config::parse(SOUND.replacen(from, to, 1).as_bytes()).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }
     }

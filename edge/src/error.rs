@@ -103,7 +103,9 @@ pub enum ModelError {
         reason: String,
     },
     /// An operation that is not built in.
-    #[error("node `{node}` is a `{operator}`, which this program does not compute; export the model with `harvest export`")]
+    #[error(
+        "node `{node}` is a `{operator}`, which this program does not compute; export the model with `harvest export`"
+    )]
     Operator {
         /// The node's name.
         node: String,

@@ -63,10 +63,17 @@ impl Graph {
     /// If it is no such file, is damaged, needs an operator that is not implemented, or costs more than `limits`.
     pub fn load(bytes: &[u8], limits: Limits) -> Result<Self, ModelError> {
         let model = ModelProto::decode(bytes)?;
-        let own = model.opset_import.iter().find(|set| matches!(set.domain.as_deref(), None | Some("" | "ai.onnx")));
+        let own = model
+            .opset_import
+            .iter()
+            .find(|set| matches!(set.domain.as_deref(), None | Some("" | "ai.onnx")));
         let version = own.and_then(|set| set.version).ok_or(ModelError::Missing("operator version"))?;
         if !VERSIONS.contains(&version) {
-            return Err(ModelError::OperatorVersion { found: version, first: *VERSIONS.start(), last: *VERSIONS.end() });
+            return Err(ModelError::OperatorVersion {
+                found: version,
+                first: *VERSIONS.start(),
+                last: *VERSIONS.end(),
+            });
         }
         let graph = model.graph.ok_or(ModelError::Missing("graph"))?;
         let mut loader = Loader { names: HashMap::new(), constants: Vec::new(), live: 0, limits };
@@ -141,7 +148,8 @@ impl Loader {
         let input = self.input(input)?;
         let mut nodes = Vec::new();
         for (index, node) in graph.node.iter().enumerate() {
-            let name = node.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| format!("#{index}"));
+            let name =
+                node.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| format!("#{index}"));
             nodes.extend(self.node(node, name)?);
         }
         let mut outputs = Vec::new();
@@ -161,7 +169,8 @@ impl Loader {
         use harvest_onnx::tensor_proto::DataType;
         let name = info.name().to_owned();
         let refused = |reason: &str| ModelError::Input { name: name.clone(), reason: reason.to_owned() };
-        let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref().and_then(|kind| kind.value.as_ref())
+        let Some(type_proto::Value::TensorType(tensor)) =
+            info.r#type.as_ref().and_then(|kind| kind.value.as_ref())
         else {
             return Err(refused("is no tensor"));
         };
@@ -184,8 +193,11 @@ impl Loader {
         self.live = self.live.saturating_add(tensor.as_ref().map_or(0, Tensor::len));
         let value = self.constants.len();
         if self.live > self.limits.live {
-            let source =
-                OpError::TooLarge { what: "all weights together", needed: self.live, limit: self.limits.live };
+            let source = OpError::TooLarge {
+                what: "all weights together",
+                needed: self.live,
+                limit: self.limits.live,
+            };
             return Err(ModelError::Node { node: node.to_owned(), operator: "Constant", source });
         }
         if self.names.contains_key(&name) {
@@ -220,8 +232,11 @@ impl Loader {
         let mut results = match constant {
             false => Vec::new(),
             true => {
-                let inputs: Vec<_> =
-                    node.inputs.iter().map(|value| value.and_then(|value| self.constants[value].as_ref())).collect();
+                let inputs: Vec<_> = node
+                    .inputs
+                    .iter()
+                    .map(|value| value.and_then(|value| self.constants[value].as_ref()))
+                    .collect();
                 node.op.run(&inputs, &self.limits).map_err(|source| node.error(source))?
             }
         }

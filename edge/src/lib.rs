@@ -105,10 +105,9 @@ impl Classifier {
         let batch = preprocess::batch(image, &self.config.preprocessing, input)
             .map_err(|error| ModelError::Input { name: input.name.clone(), reason: error.to_string() })?;
         let outputs = self.graph.run(batch)?;
-        let logits = outputs[self.logits].floats().map_err(|error| ModelError::Input {
-            name: "logits".into(),
-            reason: error.to_string(),
-        })?;
+        let logits = outputs[self.logits]
+            .floats()
+            .map_err(|error| ModelError::Input { name: "logits".into(), reason: error.to_string() })?;
         let classes = self.config.classes.len();
         if logits.len() != classes {
             return Err(ClassifyError::Classes { found: logits.len(), classes });

@@ -82,7 +82,9 @@ impl<'a> Merger<'a> {
         if !matches!(node.op, Op::Binary(found) if found == operation) {
             return None;
         }
-        let number = |value: Value| self.constants[value].as_ref().filter(|tensor| tensor.shape().len() <= 1)?.scalar().ok();
+        let number = |value: Value| {
+            self.constants[value].as_ref().filter(|tensor| tensor.shape().len() <= 1)?.scalar().ok()
+        };
         match (number(a), number(b)) {
             (_, Some(b)) => Some((a, b)),
             (Some(a), _) if operation != Binary::Div => Some((b, a)),
@@ -116,7 +118,11 @@ impl<'a> Merger<'a> {
             self.only_reader(half).filter(|&reader| reader == product)?;
             (product, half)
         };
-        let number = if other == x { self.with_number(last, Binary::Mul)? } else { self.with_number(half, Binary::Mul)? };
+        let number = if other == x {
+            self.with_number(last, Binary::Mul)?
+        } else {
+            self.with_number(half, Binary::Mul)?
+        };
         if number.1 != 0.5 || (other != x && number.0 != x) {
             return None;
         }
@@ -176,7 +182,9 @@ impl<'a> Merger<'a> {
     /// Weights and offset of convolution `index` with the normalisation `next` inside; nothing if that is none, or not
     /// of constants.
     fn scaled(&self, index: usize, next: usize) -> Result<Option<(Tensor, Tensor)>, ModelError> {
-        let (Some(conv), Some(normalisation)) = (&self.nodes[index], &self.nodes[next]) else { return Ok(None) };
+        let (Some(conv), Some(normalisation)) = (&self.nodes[index], &self.nodes[next]) else {
+            return Ok(None);
+        };
         let Op::BatchNormalisation { epsilon } = normalisation.op else { return Ok(None) };
         let constant = |node: &Node, place: usize| {
             node.inputs.get(place).copied().flatten().and_then(|value| self.constants[value].clone())
@@ -189,7 +197,8 @@ impl<'a> Merger<'a> {
             return Ok(None);
         };
         let [scale, offset, mean, variance] = &parameters[..] else { return Ok(None) };
-        let affine = Affine::new(scale, offset, mean, variance, epsilon).map_err(|source| normalisation.error(source))?;
+        let affine = Affine::new(scale, offset, mean, variance, epsilon)
+            .map_err(|source| normalisation.error(source))?;
         if weights.shape().first() != Some(&affine.scale.len()) {
             return Ok(None); // refused when it is run
         }

@@ -45,7 +45,8 @@ impl Graph {
 
     fn check(&self, batch: &Tensor) -> Result<(), ModelError> {
         let refused = |reason| Err(ModelError::Input { name: self.input.name.clone(), reason });
-        if matches!(batch.data(), Data::U8(_)) != self.input.bytes || !matches!(batch.data(), Data::U8(_) | Data::F32(_))
+        if matches!(batch.data(), Data::U8(_)) != self.input.bytes
+            || !matches!(batch.data(), Data::U8(_) | Data::F32(_))
         {
             return refused(format!("{} is not the kind of number it takes", batch.kind()));
         }

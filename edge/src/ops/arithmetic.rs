@@ -29,9 +29,8 @@ pub(crate) enum Unary {
 /// The shape both fit into: sides are equal, or one of them is 1 or absent.
 pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
-    let side = |shape: &[usize], axis: usize| {
-        (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis])
-    };
+    let side =
+        |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
     (0..rank)
         .map(|axis| match (side(a, axis), side(b, axis)) {
             (a, b) if a == b => Some(a),
@@ -103,8 +102,7 @@ impl<const N: usize> Iterator for Counter<N> {
 
 impl Binary {
     pub fn run(self, a: &Tensor, b: &Tensor, limits: &Limits) -> Result<Tensor, OpError> {
-        let shape = broadcast(a.shape(), b.shape())
-            .ok_or_else(|| OpError::shapes("arithmetic", &[a, b]))?;
+        let shape = broadcast(a.shape(), b.shape()).ok_or_else(|| OpError::shapes("arithmetic", &[a, b]))?;
         limits.count(&shape)?;
         match (a.data(), b.data()) {
             (Data::F32(x), Data::F32(y)) => {
@@ -252,13 +250,17 @@ pub(crate) fn cast(input: &Tensor, to: i32) -> Result<Tensor, OpError> {
     let shape = input.shape().to_vec();
     let kind = DataType::try_from(to).unwrap_or(DataType::Undefined);
     match (input.data(), kind) {
-        (Data::F32(_), DataType::Float) | (Data::I64(_), DataType::Int64) | (Data::U8(_), DataType::Uint8) => {
-            Ok(input.clone())
-        }
+        (Data::F32(_), DataType::Float)
+        | (Data::I64(_), DataType::Int64)
+        | (Data::U8(_), DataType::Uint8) => Ok(input.clone()),
         (Data::U8(values), DataType::Float) => to_floats(shape, values),
         (Data::I8(values), DataType::Float) => to_floats(shape, values),
-        (Data::I64(values), DataType::Float) => Tensor::new(shape, values.iter().map(|&x| x as f32).collect()),
-        (Data::I32(values), DataType::Float) => Tensor::new(shape, values.iter().map(|&x| x as f32).collect()),
+        (Data::I64(values), DataType::Float) => {
+            Tensor::new(shape, values.iter().map(|&x| x as f32).collect())
+        }
+        (Data::I32(values), DataType::Float) => {
+            Tensor::new(shape, values.iter().map(|&x| x as f32).collect())
+        }
         (Data::I32(values), DataType::Int64) => {
             Tensor::new(shape, values.iter().map(|&x| i64::from(x)).collect::<Vec<_>>())
         }
@@ -287,7 +289,9 @@ mod tests {
             }
         }
         // From tables, to 7 digits.
-        for (x, wanted) in [(0.0, 0.0), (0.1, 0.112_462_9), (0.5, 0.520_499_9), (1.0, 0.842_700_8), (3.0, 0.999_977_9)] {
+        for (x, wanted) in
+            [(0.0, 0.0), (0.1, 0.112_462_9), (0.5, 0.520_499_9), (1.0, 0.842_700_8), (3.0, 0.999_977_9)]
+        {
             assert!((erf(x) - wanted).abs() < 3e-7 && (erf(-x) + wanted).abs() < 3e-7, "erf {x}");
         }
         assert!(exp(f32::NAN).is_nan() && erf(f32::NAN).is_nan() && clip(f32::NAN, 0.0, 1.0).is_nan());

@@ -15,9 +15,7 @@ impl Attributes<'_> {
     pub fn integer(&self, name: &'static str, default: i64) -> Result<i64, OpError> {
         match self.get(name) {
             None => Ok(default),
-            Some(attribute) => {
-                attribute.i.ok_or_else(|| OpError::attribute(name, "is not a whole number"))
-            }
+            Some(attribute) => attribute.i.ok_or_else(|| OpError::attribute(name, "is not a whole number")),
         }
     }
 
@@ -40,9 +38,9 @@ impl Attributes<'_> {
             .iter()
             .map(|&size| usize::try_from(size).ok().filter(|&size| size <= 1_000_000))
             .collect();
-        sizes
-            .and_then(|sizes| sizes.try_into().ok())
-            .ok_or_else(|| OpError::attribute(name, format!("is {:?}, not {N} small numbers", attribute.ints)))
+        sizes.and_then(|sizes| sizes.try_into().ok()).ok_or_else(|| {
+            OpError::attribute(name, format!("is {:?}, not {N} small numbers", attribute.ints))
+        })
     }
 
     /// Refuses a setting that changes what the operation means here.

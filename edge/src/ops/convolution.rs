@@ -114,7 +114,13 @@ impl Conv {
 }
 
 /// Every group a matrix product, added to `out`.
-fn grouped(sides: &Sides, x: &[f32], weights: &[f32], out: &mut [f32], limits: &Limits) -> Result<(), OpError> {
+fn grouped(
+    sides: &Sides,
+    x: &[f32],
+    weights: &[f32],
+    out: &mut [f32],
+    limits: &Limits,
+) -> Result<(), OpError> {
     let Sides { inputs, outputs, groups, window, .. } = *sides;
     let [h, w] = window.size;
     let inner = inputs * h * w;
@@ -209,7 +215,9 @@ fn depthwise(
     let planes = x.chunks_exact(height * width).zip(out.chunks_exact_mut(rows * columns));
     for (index, (plane, out)) in planes.enumerate() {
         let weights = &weights[index % sides.groups * h * w..][..h * w];
-        for (line, source) in wide.chunks_exact_mut(line_length).skip(window.before[0]).zip(plane.chunks_exact(width)) {
+        for (line, source) in
+            wide.chunks_exact_mut(line_length).skip(window.before[0]).zip(plane.chunks_exact(width))
+        {
             for (phase, line) in line.chunks_exact_mut(phase_length).enumerate() {
                 // Place p of this phase is column p · stride + phase of the widened picture.
                 let places = inside(phase, window.before[1], right, width, phase_length);

@@ -27,32 +27,63 @@ use crate::tensor::Tensor;
 pub(crate) enum Op {
     Identity,
     Constant(Tensor),
-    Cast { to: i32 },
+    Cast {
+        to: i32,
+    },
     Binary(Binary),
     Unary(Unary),
     /// Limits come as inputs; becomes [`Unary::Clip`] where they are constant.
     Clip,
     Conv(Conv),
-    BatchNormalisation { epsilon: f32 },
+    BatchNormalisation {
+        epsilon: f32,
+    },
     MaxPool(MaxPool),
     GlobalAveragePool,
-    ReduceMean { axes: Option<Vec<i64>>, keep: bool, none_without_axes: bool },
+    ReduceMean {
+        axes: Option<Vec<i64>>,
+        keep: bool,
+        none_without_axes: bool,
+    },
     Gemm(Gemm),
     MatMul,
-    LayerNormalisation { axis: i64, epsilon: f32 },
-    Softmax { axis: i64 },
-    Flatten { axis: i64 },
-    Reshape { allow_zero: bool },
-    Transpose { order: Option<Vec<i64>> },
-    Shape { start: i64, end: i64 },
+    LayerNormalisation {
+        axis: i64,
+        epsilon: f32,
+    },
+    Softmax {
+        axis: i64,
+    },
+    Flatten {
+        axis: i64,
+    },
+    Reshape {
+        allow_zero: bool,
+    },
+    Transpose {
+        order: Option<Vec<i64>>,
+    },
+    Shape {
+        start: i64,
+        end: i64,
+    },
     Slice,
-    Concat { axis: i64 },
+    Concat {
+        axis: i64,
+    },
     Expand,
-    Split { axis: i64, parts: usize },
+    Split {
+        axis: i64,
+        parts: usize,
+    },
     Squeeze,
     Unsqueeze,
-    Gather { axis: i64 },
-    Dequantise { axis: i64 },
+    Gather {
+        axis: i64,
+    },
+    Dequantise {
+        axis: i64,
+    },
 }
 
 /// A side counted from the front; negative ones count from the back.
@@ -74,7 +105,8 @@ impl Op {
             "Constant" => {
                 let value = attributes.get("value").and_then(|attribute| attribute.t.as_ref());
                 let value = value.ok_or_else(|| OpError::attribute("value", "is no tensor"))?;
-                let tensor = crate::weights::tensor(value).map_err(|reason| OpError::attribute("value", reason))?;
+                let tensor =
+                    crate::weights::tensor(value).map_err(|reason| OpError::attribute("value", reason))?;
                 Self::Constant(tensor)
             }
             "Cast" => Self::Cast { to: i32::try_from(attributes.integer("to", 0)?).unwrap_or(0) },
@@ -191,7 +223,8 @@ impl Op {
             }
             Self::Conv(conv) => conv.run(input(0)?, input(1)?, optional(2), limits)?,
             Self::BatchNormalisation { epsilon } => {
-                normalisation::Affine::new(input(1)?, input(2)?, input(3)?, input(4)?, *epsilon)?.run(input(0)?)?
+                normalisation::Affine::new(input(1)?, input(2)?, input(3)?, input(4)?, *epsilon)?
+                    .run(input(0)?)?
             }
             Self::MaxPool(pool) => pool.run(input(0)?, limits)?,
             Self::GlobalAveragePool => {
@@ -203,7 +236,9 @@ impl Op {
                 let named = optional_numbers(1)?.or(axes.as_deref()).unwrap_or_default();
                 match (named.is_empty(), none_without_axes) {
                     (true, true) => x.clone(),
-                    (true, false) => pooling::mean(x, &(0..x.shape().len()).collect::<Vec<_>>(), *keep, limits)?,
+                    (true, false) => {
+                        pooling::mean(x, &(0..x.shape().len()).collect::<Vec<_>>(), *keep, limits)?
+                    }
                     _ => pooling::mean(x, &shape::axes(named, x.shape().len())?, *keep, limits)?,
                 }
             }
@@ -222,7 +257,8 @@ impl Op {
             Self::Shape { start, end } => {
                 let shape = input(0)?.shape();
                 let rank = shape.len() as i64;
-                let place = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
+                let place =
+                    |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
                 let sides = shape.get(place(*start)..place(*end)).unwrap_or_default();
                 Tensor::integers(sides.iter().map(|&side| side as i64).collect())
             }
@@ -242,7 +278,9 @@ impl Op {
                     Some(lengths) => lengths.to_vec(),
                     None => {
                         let length = side.div_ceil((*parts).max(1));
-                        (0..*parts).map(|part| length.min(side.saturating_sub(part * length)) as i64).collect()
+                        (0..*parts)
+                            .map(|part| length.min(side.saturating_sub(part * length)) as i64)
+                            .collect()
                     }
                 };
                 return shape::split(x, *along, &lengths, limits);

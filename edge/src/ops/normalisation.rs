@@ -24,12 +24,19 @@ impl Affine {
         if scale.shape().len() != 1 || all.iter().any(|tensor| tensor.shape() != scale.shape()) {
             return Err(OpError::shapes("batch normalisation", &all));
         }
-        let deviations = variance.floats()?.iter().map(|&variance| (f64::from(variance) + f64::from(epsilon)).sqrt());
-        let factors: Vec<f64> =
-            scale.floats()?.iter().zip(deviations).map(|(&scale, deviation)| f64::from(scale) / deviation).collect();
+        let deviations =
+            variance.floats()?.iter().map(|&variance| (f64::from(variance) + f64::from(epsilon)).sqrt());
+        let factors: Vec<f64> = scale
+            .floats()?
+            .iter()
+            .zip(deviations)
+            .map(|(&scale, deviation)| f64::from(scale) / deviation)
+            .collect();
         let offsets = offset.floats()?.iter().zip(mean.floats()?).zip(&factors);
         Ok(Self {
-            offset: offsets.map(|((&offset, &mean), factor)| (f64::from(offset) - f64::from(mean) * factor) as f32).collect(),
+            offset: offsets
+                .map(|((&offset, &mean), factor)| (f64::from(offset) - f64::from(mean) * factor) as f32)
+                .collect(),
             scale: factors.iter().map(|&factor| factor as f32).collect(),
         })
     }
@@ -37,7 +44,9 @@ impl Affine {
     /// Channels are the second side.
     pub fn run(&self, input: &Tensor) -> Result<Tensor, OpError> {
         let channels = self.scale.len();
-        let [_, found, plane @ ..] = input.shape() else { return Err(OpError::shapes("batch normalisation", &[input])) };
+        let [_, found, plane @ ..] = input.shape() else {
+            return Err(OpError::shapes("batch normalisation", &[input]));
+        };
         if *found != channels {
             return Err(OpError::shapes("batch normalisation", &[input]));
         }

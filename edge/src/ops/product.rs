@@ -42,7 +42,8 @@ fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -
     if rows == 0 || columns == 0 {
         return 0;
     }
-    let last = (rows - 1).saturating_mul(row_stride).saturating_add((columns - 1).saturating_mul(column_stride));
+    let last =
+        (rows - 1).saturating_mul(row_stride).saturating_add((columns - 1).saturating_mul(column_stride));
     last.saturating_add(1)
 }
 
@@ -53,7 +54,10 @@ fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -
 pub(crate) fn multiply(left: Matrix, right: Matrix, out: &mut [f32], out_stride: usize, add: bool) {
     let (rows, columns, inner) = (left.rows, right.columns, left.columns);
     assert_eq!(inner, right.rows, "sides that are summed over");
-    assert!(left.reach() <= left.values.len() && right.reach() <= right.values.len(), "matrices in their slices");
+    assert!(
+        left.reach() <= left.values.len() && right.reach() <= right.values.len(),
+        "matrices in their slices"
+    );
     assert!(
         out_stride >= columns && reach(rows, columns, out_stride, 1) <= out.len(),
         "the product in its slice, rows apart"

@@ -1,7 +1,7 @@
 //! Operations that move numbers or tell shapes, of any kind of number.
 
-use super::axis;
 use super::arithmetic::{broadcast, repeated_strides};
+use super::axis;
 use crate::error::{Limits, OpError};
 use crate::tensor::{Element, Tensor, strides, with_values};
 
@@ -91,7 +91,8 @@ pub(crate) fn axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
 
 /// `Reshape`: 0 keeps a side (unless `allow_zero`), −1 takes what is left.
 pub(crate) fn reshape(input: &Tensor, wanted: &[i64], allow_zero: bool) -> Result<Tensor, OpError> {
-    let refused = || OpError::attribute("shape", format!("{wanted:?} of a tensor of shape {:?}", input.shape()));
+    let refused =
+        || OpError::attribute("shape", format!("{wanted:?} of a tensor of shape {:?}", input.shape()));
     let mut shape = Vec::with_capacity(wanted.len());
     let mut open = None;
     for (place, &side) in wanted.iter().enumerate() {
@@ -105,7 +106,8 @@ pub(crate) fn reshape(input: &Tensor, wanted: &[i64], allow_zero: bool) -> Resul
         });
     }
     if let Some(place) = open {
-        let known = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).ok_or_else(refused)?;
+        let known =
+            shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).ok_or_else(refused)?;
         if known == 0 || input.len() % known != 0 {
             return Err(refused());
         }
@@ -181,7 +183,12 @@ pub(crate) fn concat(inputs: &[&Tensor], along: i64, limits: &Limits) -> Result<
         shape[along] = shape[along].saturating_add(input.shape()[along]);
     }
     let count = limits.count(&shape)?;
-    fn join<T: Element>(parts: Vec<(&[T], usize)>, shape: Vec<usize>, outer: usize, count: usize) -> Result<Tensor, OpError> {
+    fn join<T: Element>(
+        parts: Vec<(&[T], usize)>,
+        shape: Vec<usize>,
+        outer: usize,
+        count: usize,
+    ) -> Result<Tensor, OpError> {
         let mut out = Vec::with_capacity(count);
         for index in 0..outer {
             for (values, length) in &parts {
@@ -194,11 +201,13 @@ pub(crate) fn concat(inputs: &[&Tensor], along: i64, limits: &Limits) -> Result<
     let length = |input: &Tensor| input.shape()[along..].iter().product::<usize>();
     match first.data() {
         crate::tensor::Data::F32(_) => {
-            let parts: Result<_, _> = inputs.iter().map(|input| Ok((input.floats()?, length(input)))).collect();
+            let parts: Result<_, _> =
+                inputs.iter().map(|input| Ok((input.floats()?, length(input)))).collect();
             join::<f32>(parts?, shape, outer, count)
         }
         crate::tensor::Data::I64(_) => {
-            let parts: Result<_, _> = inputs.iter().map(|input| Ok((input.whole_numbers()?, length(input)))).collect();
+            let parts: Result<_, _> =
+                inputs.iter().map(|input| Ok((input.whole_numbers()?, length(input)))).collect();
             join::<i64>(parts?, shape, outer, count)
         }
         _ => Err(OpError::Kind { wanted: "float32 or int64", found: first.kind() }),
@@ -207,15 +216,22 @@ pub(crate) fn concat(inputs: &[&Tensor], along: i64, limits: &Limits) -> Result<
 
 /// `Expand`: repeated to a shape both fit into.
 pub(crate) fn expand(input: &Tensor, wanted: &[i64], limits: &Limits) -> Result<Tensor, OpError> {
-    let refused = || OpError::attribute("shape", format!("{wanted:?} of a tensor of shape {:?}", input.shape()));
-    let wanted: Result<Vec<usize>, _> = wanted.iter().map(|&side| usize::try_from(side).map_err(|_| refused())).collect();
+    let refused =
+        || OpError::attribute("shape", format!("{wanted:?} of a tensor of shape {:?}", input.shape()));
+    let wanted: Result<Vec<usize>, _> =
+        wanted.iter().map(|&side| usize::try_from(side).map_err(|_| refused())).collect();
     let shape = broadcast(input.shape(), &wanted?).ok_or_else(refused)?;
     let steps = repeated_strides(input.shape(), &shape).into_iter().map(|step| step as isize).collect();
     Walk { shape, steps, start: 0 }.gather(input, limits)
 }
 
 /// `Split` into parts of the given lengths.
-pub(crate) fn split(input: &Tensor, along: i64, lengths: &[i64], limits: &Limits) -> Result<Vec<Tensor>, OpError> {
+pub(crate) fn split(
+    input: &Tensor,
+    along: i64,
+    lengths: &[i64],
+    limits: &Limits,
+) -> Result<Vec<Tensor>, OpError> {
     let along = axis(along, input.shape().len())?;
     let steps = signed_strides(input.shape());
     let mut first = 0usize;
@@ -223,10 +239,15 @@ pub(crate) fn split(input: &Tensor, along: i64, lengths: &[i64], limits: &Limits
     for &length in lengths {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let end = first.checked_add(length).filter(|&end| end <= input.shape()[along]);
-        let end = end.ok_or_else(|| OpError::attribute("split", format!("{lengths:?} of shape {:?}", input.shape())))?;
+        let end = end.ok_or_else(|| {
+            OpError::attribute("split", format!("{lengths:?} of shape {:?}", input.shape()))
+        })?;
         let mut shape = input.shape().to_vec();
         shape[along] = length;
-        parts.push(Walk { shape, steps: steps.clone(), start: first * steps[along] as usize }.gather(input, limits)?);
+        parts.push(
+            Walk { shape, steps: steps.clone(), start: first * steps[along] as usize }
+                .gather(input, limits)?,
+        );
         first = end;
     }
     if first != input.shape()[along] {
@@ -260,7 +281,12 @@ pub(crate) fn unsqueeze(input: &Tensor, along: &[i64], limits: &Limits) -> Resul
 }
 
 /// `Gather` of a single place, or of a line of places, along one side.
-pub(crate) fn gather(input: &Tensor, places: &Tensor, along: i64, limits: &Limits) -> Result<Tensor, OpError> {
+pub(crate) fn gather(
+    input: &Tensor,
+    places: &Tensor,
+    along: i64,
+    limits: &Limits,
+) -> Result<Tensor, OpError> {
     let along = axis(along, input.shape().len())?;
     let side = input.shape()[along];
     let mut steps = signed_strides(input.shape());

@@ -21,7 +21,9 @@ impl Window {
         let pads: [usize; 4] = match automatic {
             None | Some(b"NOTSET" | b"") => attributes.sizes("pads", 0)?,
             Some(b"VALID") => [0; 4],
-            Some(_) => return Err(OpError::attribute("auto_pad", "is not known; write the margins as `pads`")),
+            Some(_) => {
+                return Err(OpError::attribute("auto_pad", "is not known; write the margins as `pads`"));
+            }
         };
         if attributes.sizes::<2>("dilations", 1)? != [1, 1] {
             return Err(OpError::attribute("dilations", "is not 1"));
