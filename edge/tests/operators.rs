@@ -214,10 +214,10 @@ proptest! {
         prop_assert_eq!(shape, vec![c, a, b]);
         prop_assert!((0..found.len()).all(|at| found[at] == values[at % (a * b) * c + at / (a * b)]));
 
-        // As Python slices.
+        // As Python slices, but for a start before the first place when going backwards: ONNX begins at the first.
         let side = b as i64;
         let limit = |at: i64, low: i64, high: i64| (if at < 0 { at + side } else { at }).clamp(low, high);
-        let (first, last) = if step > 0 { (limit(start, 0, side), limit(end, 0, side)) } else { (limit(start, -1, side - 1), limit(end, -1, side - 1)) };
+        let (first, last) = if step > 0 { (limit(start, 0, side), limit(end, 0, side)) } else { (limit(start, 0, side - 1), limit(end, -1, side - 1)) };
         let picked: Vec<usize> = std::iter::successors(Some(first), |at| Some(at + step))
             .take_while(|&at| if step > 0 { at < last } else { at > last }).map(|at| at as usize).collect();
         let model = Model::new(FLOAT, &[0, 0, 0]).integers("s", &[start]).integers("e", &[end]).integers("a", &[1]).integers("t", &[step]);
