@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::resize::Filter;
+use super::Filter;
 
 /// Mean and standard deviation of each channel, for levels scaled to 0..=1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

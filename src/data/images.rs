@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use harvest_picture::{decode_admitted, read_file};
 use image::RgbImage;
 
-use super::decode::{read_file, with_decoded};
 use super::gate::PixelGate;
 use super::{DecodeError, DecodeLimits, IdxError, IdxImages, Manifest, Source};
 
@@ -68,7 +68,9 @@ impl<'a> Images<'a> {
         }
         let path = self.manifest.full_path(index);
         read_file(&path, &self.limits)
-            .and_then(|bytes| with_decoded(&bytes, &self.limits, &self.gate, use_image))
+            .and_then(|bytes| {
+                decode_admitted(&bytes, &self.limits, |pixels| self.gate.admit(pixels), use_image)
+            })
             .map_err(|source| LoadError::Decode { path, source })
     }
 

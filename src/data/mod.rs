@@ -17,9 +17,7 @@
 
 mod cache;
 mod classes;
-mod decode;
 mod error;
-mod fit;
 mod gate;
 mod idx;
 mod images;
@@ -36,13 +34,11 @@ mod split;
 #[cfg(test)]
 mod testing;
 mod walk;
-mod whole;
 
 pub use cache::{CacheError, CacheOptions, ImageCache};
 pub use classes::{ClassKind, Classes, ClassesError};
-pub use decode::{DecodeError, DecodeLimits, Problem, decode, decode_file};
 pub use error::DataError;
-pub use fit::{FIT_FILTER, fit};
+pub use harvest_picture::{DecodeError, DecodeLimits, FIT_FILTER, Problem, decode, decode_file, fit};
 pub use idx::{IdxError, IdxFiles, IdxImages, read_idx_labels};
 pub use images::{Images, LoadError};
 pub use labels_csv::{LabelRow, LabelsError, read_labels};

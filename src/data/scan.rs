@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
+use harvest_picture::{decode_admitted, read_file};
 use rayon::prelude::*;
 
-use super::decode::{read_file, with_decoded};
 use super::gate::PixelGate;
 use super::progress::Running;
 use super::source::ClassLayout;
@@ -305,7 +305,12 @@ fn examine(
         Some(earlier) => (earlier.hash, (earlier.width, earlier.height)),
         None => {
             let bytes = read_file(&path, limits)?;
-            with_decoded(&bytes, limits, gate, |image| (ContentHash::of(&image), image.dimensions()))?
+            decode_admitted(
+                &bytes,
+                limits,
+                |pixels| gate.admit(pixels),
+                |image| (ContentHash::of(&image), image.dimensions()),
+            )?
         }
     };
     Ok(ImageRecord {

@@ -28,20 +28,6 @@ pub(crate) fn png(image: &RgbImage) -> Vec<u8> {
     encode(image.clone(), ImageFormat::Png)
 }
 
-/// A TIFF header with one entry, the orientation (tag 0x0112, one SHORT); the form EXIF blocks have.
-pub(crate) fn exif(orientation: u8) -> Vec<u8> {
-    let mut bytes = b"MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
-    bytes.extend([orientation, 0, 0, 0, 0, 0, 0]);
-    bytes
-}
-
-/// Inserts an APP1 segment behind the start marker of a JPEG.
-pub(crate) fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
-    let block = [b"Exif\0\0".as_slice(), &exif(orientation)].concat();
-    let length = u16::try_from(block.len() + 2).expect("small");
-    [&jpeg[..2], &[0xFF, 0xE1], &length.to_be_bytes(), &block, &jpeg[2..]].concat()
-}
-
 /// A record whose pixels are told apart by `content`.
 pub(crate) fn record(path: &str, content: u64) -> ImageRecord {
     ImageRecord {

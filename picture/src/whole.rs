@@ -8,7 +8,7 @@
 use image::ImageFormat;
 
 /// Whether the file says itself that there should be more of it; other formats' decoders find that out.
-pub(super) fn is_cut(bytes: &[u8], format: ImageFormat) -> bool {
+pub(crate) fn is_cut(bytes: &[u8], format: ImageFormat) -> bool {
     let word = |at: usize| bytes.get(at..at + 4).map(|word| [word[0], word[1], word[2], word[3]]);
     match format {
         ImageFormat::Jpeg => !has_end(bytes),
@@ -68,8 +68,8 @@ fn next_marker(bytes: &[u8], position: &mut usize) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{jpeg, noise, with_orientation};
     use super::*;
+    use crate::testing::{jpeg, noise, with_orientation};
 
     #[test]
     fn every_cut_of_a_jpeg_lacks_its_end() {

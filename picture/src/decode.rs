@@ -19,8 +19,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::gate::PixelGate;
-use super::whole;
+use crate::whole;
 
 /// What an image may cost before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,8 +155,7 @@ impl DecodeError {
 /// # Errors
 /// Any [`DecodeError`] but [`DecodeError::Unreadable`]; never a panic.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
-    let gate = PixelGate::new(u64::MAX);
-    with_decoded(bytes, limits, &gate, |image| image)
+    decode_admitted(bytes, limits, |_| (), |image| image)
 }
 
 /// Reads and decodes a file; see [`decode`].
@@ -169,7 +167,10 @@ pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, Decod
 }
 
 /// The bytes of a file that begins like an image; others are not read to their end.
-pub(super) fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, DecodeError> {
+///
+/// # Errors
+/// If it is not there, not an image, or too large.
+pub fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, DecodeError> {
     let unreadable = |source| DecodeError::Unreadable { source };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
@@ -192,11 +193,14 @@ pub(super) fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, D
     Ok(bytes)
 }
 
-/// Decodes within the gate's budget; `use_image` runs while the image counts against it.
-pub(super) fn with_decoded<T>(
+/// As [`decode`], once `admit` lets so many pixels in; what it returns is kept until `use_image` is done.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_admitted<P, T>(
     bytes: &[u8],
     limits: &DecodeLimits,
-    gate: &PixelGate,
+    admit: impl FnOnce(u64) -> P,
     use_image: impl FnOnce(RgbImage) -> T,
 ) -> Result<T, DecodeError> {
     let format = known_format(bytes)?;
@@ -205,7 +209,7 @@ pub(super) fn with_decoded<T>(
         return Err(DecodeError::Truncated { format: name });
     }
     let (pixels, orientation) = guarded(name, || header(bytes, format, limits))?;
-    let _permit = gate.admit(pixels);
+    let _permit = admit(pixels);
     let image = guarded(name, || {
         let decoder = decoder(bytes, format, limits).map_err(|error| translate(error, name))?;
         let mut image = DynamicImage::from_decoder(decoder).map_err(|error| translate(error, name))?;

@@ -10,7 +10,8 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::canvas::Pixel;
+/// Red, green, blue.
+type Pixel = [u8; 3];
 
 /// How levels between pixels are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

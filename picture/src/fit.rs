@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 
-use crate::augment::{Filter, resize};
+use crate::{Filter, resize};
 
 /// The filter's name, part of a cache's identity.
 pub const FIT_FILTER: &str = "bilinear";

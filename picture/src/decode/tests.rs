@@ -4,8 +4,8 @@ use image::{
     RgbaImage,
 };
 
-use super::super::testing::{encode, exif, jpeg, noise, png, with_orientation};
 use super::*;
+use crate::testing::{encode, exif, jpeg, noise, png, with_orientation};
 
 fn decoded(bytes: &[u8]) -> RgbImage {
     decode(bytes, &DecodeLimits::default()).expect("decodes")

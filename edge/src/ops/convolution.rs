@@ -1,0 +1,279 @@
+//! `Conv` in two dimensions, with what follows it (batch normalisation, `Relu`, `Clip`) folded in.
+//!
+//! A 1 × 1 window is a matrix product of the picture as it lies in memory. One channel per group (depthwise) is summed
+//! row by row. Everything else collects the windows of some output rows as columns of a matrix, then multiplies.
+
+use super::arithmetic::Unary;
+use super::attributes::Attributes;
+use super::product::{Matrix, multiply};
+use super::window::Window;
+use crate::error::{Limits, OpError};
+use crate::tensor::Tensor;
+
+/// Numbers of a matrix of windows collected at one time: 2 MiB, about a core's cache.
+const COLLECTED: usize = 1 << 19;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Conv {
+    pub window: Window,
+    pub groups: usize,
+    /// What is done with each number of the result.
+    pub after: Option<Unary>,
+}
+
+/// Sides of one convolution, checked.
+struct Sides {
+    batch: usize,
+    /// Input and output channels of one group.
+    inputs: usize,
+    outputs: usize,
+    groups: usize,
+    picture: [usize; 2],
+    places: [usize; 2],
+    window: Window,
+}
+
+impl Conv {
+    pub fn parse(attributes: &Attributes) -> Result<Self, OpError> {
+        let groups = attributes.integer("group", 1)?;
+        let groups = usize::try_from(groups).ok().filter(|&groups| groups > 0);
+        let groups = groups.ok_or_else(|| OpError::attribute("group", "is not above 0"))?;
+        Ok(Self { window: Window::parse(attributes)?, groups, after: None })
+    }
+
+    /// Pictures `[N, C, H, W]`, weights `[O, C / groups, h, w]`, offset `[O]` → `[N, O, H', W']`.
+    pub fn run(
+        &self,
+        input: &Tensor,
+        weights: &Tensor,
+        offset: Option<&Tensor>,
+        limits: &Limits,
+    ) -> Result<Tensor, OpError> {
+        let sides = self.sides(input, weights)?;
+        let channels = sides.outputs * sides.groups;
+        let shape = vec![sides.batch, channels, sides.places[0], sides.places[1]];
+        let count = limits.count(&shape)?;
+        let [h, w] = sides.window.size;
+        limits.work(&[count, sides.inputs, h, w])?;
+        let offset = match offset {
+            Some(tensor) if tensor.shape() == [channels] => Some(tensor.floats()?),
+            Some(tensor) => return Err(OpError::shapes("convolution's offset", &[weights, tensor])),
+            None => None,
+        };
+        let (x, weights) = (input.floats()?, weights.floats()?);
+        if count == 0 {
+            return Tensor::new(shape, Vec::<f32>::new());
+        }
+        let mut out = match offset {
+            None => vec![0.0; count],
+            Some(offset) => {
+                let plane = sides.places[0] * sides.places[1];
+                let mut out = Vec::with_capacity(count);
+                for _ in 0..sides.batch {
+                    offset.iter().for_each(|&value| out.extend(std::iter::repeat_n(value, plane)));
+                }
+                out
+            }
+        };
+        if sides.inputs == 1 && sides.outputs == 1 {
+            depthwise(&sides, x, weights, &mut out, self.after, limits)?;
+        } else {
+            grouped(&sides, x, weights, &mut out, limits)?;
+            if let Some(after) = self.after {
+                after.apply(&mut out);
+            }
+        }
+        Tensor::new(shape, out)
+    }
+
+    fn sides(&self, input: &Tensor, weights: &Tensor) -> Result<Sides, OpError> {
+        let mismatch = || OpError::shapes("convolution", &[input, weights]);
+        let ([batch, channels, height, width], [outputs, inputs, h, w]) = (input.shape(), weights.shape())
+        else {
+            return Err(mismatch());
+        };
+        let mut window = self.window;
+        if window.size == [0, 0] {
+            window.size = [*h, *w];
+        }
+        let grouped = inputs.checked_mul(self.groups) == Some(*channels) && outputs % self.groups == 0;
+        if window.size != [*h, *w] || !grouped {
+            return Err(mismatch());
+        }
+        let places = window.places([*height, *width]).ok_or_else(mismatch)?;
+        Ok(Sides {
+            batch: *batch,
+            inputs: *inputs,
+            outputs: outputs / self.groups,
+            groups: self.groups,
+            picture: [*height, *width],
+            places,
+            window,
+        })
+    }
+}
+
+/// Every group a matrix product, added to `out`.
+fn grouped(
+    sides: &Sides,
+    x: &[f32],
+    weights: &[f32],
+    out: &mut [f32],
+    limits: &Limits,
+) -> Result<(), OpError> {
+    let Sides { inputs, outputs, groups, window, .. } = *sides;
+    let [h, w] = window.size;
+    let inner = inputs * h * w;
+    let plane = sides.places[0] * sides.places[1];
+    let source = inputs * sides.picture[0] * sides.picture[1];
+    if inner == 0 || source == 0 {
+        return Ok(()); // the offset alone
+    }
+    let direct = window.size == [1, 1] && window.stride == [1, 1] && sides.places == sides.picture;
+    let width = sides.places[1];
+    let rows_at_once = (COLLECTED / (inner * width)).clamp(1, sides.places[0]);
+    let mut columns = match direct {
+        true => Vec::new(),
+        false => vec![0.0; limits.count(&[inner, rows_at_once, width])?],
+    };
+    for (index, (x, out)) in x.chunks_exact(source).zip(out.chunks_exact_mut(outputs * plane)).enumerate() {
+        let group = index % groups;
+        let weights = Matrix::new(&weights[group * outputs * inner..][..outputs * inner], outputs, inner);
+        if direct {
+            multiply(weights, Matrix::new(x, inner, plane), out, plane, true);
+            continue;
+        }
+        for first in (0..sides.places[0]).step_by(rows_at_once) {
+            let rows = first..(first + rows_at_once).min(sides.places[0]);
+            let count = rows.len() * width;
+            collect(sides, x, rows, &mut columns[..inner * count]);
+            let windows = Matrix::new(&columns[..inner * count], inner, count);
+            multiply(weights, windows, &mut out[first * width..], plane, true);
+        }
+    }
+    Ok(())
+}
+
+/// Windows of some output `rows`: `[inputs · h · w, rows · width]`, 0 in the margin.
+fn collect(sides: &Sides, x: &[f32], rows: std::ops::Range<usize>, columns: &mut [f32]) {
+    let Sides { window, picture: [height, width], places: [_, places], .. } = *sides;
+    let ([h, w], [down, right]) = (window.size, window.stride);
+    let mut lines = columns.chunks_exact_mut(places);
+    for plane in x.chunks_exact(height * width) {
+        for (dy, dx) in (0..h).flat_map(|dy| (0..w).map(move |dx| (dy, dx))) {
+            let inside = inside(dx, window.before[1], right, width, places);
+            for row in rows.clone() {
+                let Some(line) = lines.next() else { return };
+                let y = (row * down + dy).wrapping_sub(window.before[0]);
+                if y >= height || inside.is_empty() {
+                    line.fill(0.0);
+                    continue;
+                }
+                line[..inside.start].fill(0.0);
+                line[inside.end..].fill(0.0);
+                let source = &plane[y * width + inside.start * right + dx - window.before[1]..];
+                let target = &mut line[inside.clone()];
+                if right == 1 {
+                    target.copy_from_slice(&source[..target.len()]);
+                } else {
+                    target.iter_mut().zip(source.iter().step_by(right)).for_each(|(out, &x)| *out = x);
+                }
+            }
+        }
+    }
+}
+
+/// The places along a line at which the window's part `d` is inside of the picture.
+fn inside(d: usize, before: usize, stride: usize, length: usize, places: usize) -> std::ops::Range<usize> {
+    let start = before.saturating_sub(d).div_ceil(stride).min(places);
+    let end = (length + before).saturating_sub(d).div_ceil(stride).min(places);
+    start..end.max(start)
+}
+
+/// One channel per group: each is widened by its margin, columns of one phase of the stride side by side, so that
+/// every sum runs over neighbours; `after` is applied while the rows are in the cache.
+fn depthwise(
+    sides: &Sides,
+    x: &[f32],
+    weights: &[f32],
+    out: &mut [f32],
+    after: Option<Unary>,
+    limits: &Limits,
+) -> Result<(), OpError> {
+    let Sides { window, picture: [height, width], places: [rows, columns], .. } = *sides;
+    let ([h, w], [down, right]) = (window.size, window.stride);
+    // Room for the last place of the last phase; wider than the picture with its margin where strides leave a rest.
+    let phase_length = columns + (w - 1) / right;
+    let line_length = phase_length.saturating_mul(right.min(w));
+    let lines = (rows - 1) * down + h;
+    let mut wide = vec![0.0f32; limits.count(&[lines, line_length])?];
+    if height == 0 || width == 0 {
+        return Ok(());
+    }
+    let taps: Vec<usize> = (0..w).map(|dx| dx % right * phase_length + dx / right).collect();
+    let arch = pulp::Arch::new();
+    let planes = x.chunks_exact(height * width).zip(out.chunks_exact_mut(rows * columns));
+    for (index, (plane, out)) in planes.enumerate() {
+        let weights = &weights[index % sides.groups * h * w..][..h * w];
+        for (line, source) in
+            wide.chunks_exact_mut(line_length).skip(window.before[0]).zip(plane.chunks_exact(width))
+        {
+            for (phase, line) in line.chunks_exact_mut(phase_length).enumerate() {
+                // Place p of this phase is column p · stride + phase of the widened picture.
+                let places = inside(phase, window.before[1], right, width, phase_length);
+                let Some(first) = places.clone().next() else { continue };
+                let from = first * right + phase - window.before[1];
+                let target = &mut line[places];
+                target.iter_mut().zip(source[from..].iter().step_by(right)).for_each(|(out, &x)| *out = x);
+            }
+        }
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                    let block = &wide[row * down * line_length..][..h * line_length];
+                    match (h, w) {
+                        (3, 3) => sum_taps::<3>(block, line_length, &taps, weights, out),
+                        (5, 5) => sum_taps::<5>(block, line_length, &taps, weights, out),
+                        _ => sum_any(block, line_length, &taps, weights, out),
+                    }
+                    if let Some(Unary::Clip(low, high)) = after {
+                        out.iter_mut().for_each(|x| *x = super::arithmetic::clip(*x, low, high));
+                    }
+                }
+            },
+        );
+    }
+    match after {
+        None | Some(Unary::Clip(..)) => {}
+        Some(other) => other.apply(out),
+    }
+    Ok(())
+}
+
+/// `out[x] += Σ weights[dy, dx] · block[dy, x + taps[dx]]`, all in registers.
+#[inline(always)]
+fn sum_taps<const K: usize>(block: &[f32], line: usize, taps: &[usize], weights: &[f32], out: &mut [f32]) {
+    let count = out.len();
+    for dy in 0..K {
+        let sources: [&[f32]; K] = std::array::from_fn(|dx| &block[dy * line + taps[dx]..][..count]);
+        let weights: [f32; K] = std::array::from_fn(|dx| weights[dy * K + dx]);
+        for (x, out) in out.iter_mut().enumerate() {
+            let mut sum = *out;
+            for dx in 0..K {
+                sum += weights[dx] * sources[dx][x];
+            }
+            *out = sum;
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_any(block: &[f32], line: usize, taps: &[usize], weights: &[f32], out: &mut [f32]) {
+    let width = taps.len();
+    for (index, &weight) in weights.iter().enumerate() {
+        let start = index / width * line + taps[index % width];
+        let source = &block[start..][..out.len()];
+        out.iter_mut().zip(source).for_each(|(out, &x)| *out += weight * x);
+    }
+}
