@@ -19,12 +19,15 @@
 
 mod auxiliary;
 pub mod batch_norm;
+pub mod checkpoint;
 mod classifier;
 mod config;
 mod groups;
 pub mod initial;
 pub mod layers;
+mod load_report;
 mod mode;
+pub mod naming;
 pub mod pretrained;
 pub mod resnet;
 pub mod vit;
@@ -34,5 +37,7 @@ pub use auxiliary::AuxiliaryHead;
 pub use classifier::{Classifier, Output};
 pub use config::{ClassifierConfig, ConfigError, PRESETS};
 pub use groups::ParameterInfo;
+pub use load_report::{LoadReport, Outcome, Row};
 pub use mode::{Mode, Noise, Precision, Rows};
+pub use pretrained::{Head, LoadOptions, PretrainedError};
 pub use weights::{NamedTensors, WeightsError, read_safetensors, write_safetensors};
