@@ -56,6 +56,9 @@ fn network(classes: usize) -> Classifier {
         mlp_ratio: 2.0,
         drop_path: 0.0,
         pooling: Pooling::ClassToken,
+        registers: 0,
+        layer_scale: None,
+        class_position: true,
         classes,
     };
     ClassifierConfig::Vit(config).init(7, &Device::flex()).expect("a valid shape")
