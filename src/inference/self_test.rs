@@ -109,7 +109,15 @@ impl Bundle {
         picture: &[u8],
         int8: bool,
     ) -> Result<(), BundleError> {
+        let path = folder.join(PICTURE);
+        let side = self.preprocessing.size;
+        let image = RgbImage::from_raw(side, side, picture.to_vec())
+            .filter(|image| image.as_raw().len() == (side * side * 3) as usize)
+            .ok_or_else(|| fails(&path, format!("it must be RGB of {side} x {side} pixels")))?;
+        let mut png = Cursor::new(Vec::new());
+        image.write_to(&mut png, image::ImageFormat::Png).map_err(|error| fails(&path, error.to_string()))?;
         self.write(folder, network)?;
+        atomic_write(&path, png.get_ref())?;
         self.onnx(network, Storage::Float32)?.write(&folder.join(ONNX))?;
         let mut expected = SelfTest {
             image: PICTURE.to_owned(),
@@ -123,13 +131,6 @@ impl Bundle {
             onnx.write(&folder.join(ONNX_INT8))?;
             expected.int8_logits = Some(self.logits(&network, picture));
         }
-        let path = folder.join(PICTURE);
-        let mut png = Cursor::new(Vec::new());
-        let side = self.preprocessing.size;
-        let image = RgbImage::from_raw(side, side, picture.to_vec())
-            .ok_or_else(|| fails(&path, format!("it must be RGB of {side} x {side} pixels")))?;
-        image.write_to(&mut png, image::ImageFormat::Png).map_err(|error| fails(&path, error.to_string()))?;
-        atomic_write(&path, png.get_ref())?;
         let text = serde_json::to_vec_pretty(&expected).expect("numbers and names are plain data");
         Ok(atomic_write(&folder.join(EXPECTED), &text)?)
     }

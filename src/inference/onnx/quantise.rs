@@ -35,13 +35,23 @@ pub fn quantise(name: &str, weights: &[f32], rows: usize) -> Result<Quantised, O
     let mut quantised = Quantised { values: Vec::with_capacity(weights.len()), scales: Vec::new() };
     for row in weights.chunks(width) {
         let largest = row.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
-        // A row of zeros, or of numbers too small to divide by, is stored as zeros; any scale above 0 does.
-        let scale = if largest / 127.0 >= f32::MIN_POSITIVE { largest / 127.0 } else { 1.0 };
+        let scale = scale_of(largest);
         let round = |weight: &f32| (weight / scale).round().clamp(-127.0, 127.0) as i8;
         quantised.values.extend(row.iter().map(round));
         quantised.scales.push(scale);
     }
     Ok(quantised)
+}
+
+/// The scale of a row whose largest weight is `largest`.
+fn scale_of(largest: f32) -> f32 {
+    let scale = largest / 127.0;
+    // A row of zeros, or of numbers too small to divide by, is stored as zeros; any scale above 0 does.
+    if scale < f32::MIN_POSITIVE {
+        return 1.0;
+    }
+    // Rounded up, the scale of the largest numbers there are would stand for infinite ones.
+    if (127.0 * scale).is_finite() { scale } else { scale.next_down() }
 }
 
 #[cfg(test)]
