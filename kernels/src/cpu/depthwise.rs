@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::simd::{mul_add, multiversion, sum};
 use super::{contiguous, tensor, values};
+use crate::conv_memory;
 
 /// Positions worked on together.
 const RUN: usize = 32;
@@ -163,7 +164,7 @@ pub(crate) fn forward(
     let (from, weight, bias) = (values(&x), values(&weight), bias.as_ref().map(values));
     let image = layout.image[0] * layout.image[1];
     let count = layout.taps.len();
-    let mut y = vec![0.0; layout.batch * layout.channels * layout.positions()];
+    let mut y = conv_memory::take(layout.batch * layout.channels * layout.positions());
     let phases = layout.phases[0] * layout.phases[1] * layout.phase();
     y.par_chunks_exact_mut(layout.positions()).enumerate().for_each_init(
         || (vec![0.0; phases], vec![0.0; layout.run()], Vec::with_capacity(count)),
@@ -182,7 +183,7 @@ pub(crate) fn forward(
         },
     );
     let [height, width] = layout.output;
-    tensor(y, Shape::from([layout.batch, layout.channels, height, width]))
+    conv_memory::tensor(y, [layout.batch, layout.channels, height, width])
 }
 
 /// Gradients of image, weight and bias, those that are wanted.
@@ -202,7 +203,7 @@ pub(crate) fn backward(
 ) -> Gradients {
     let (x, weight, dy) = (contiguous(x), contiguous(weight), contiguous(dy));
     let layout = layout(&x, &weight, stride, padding);
-    let (x_shape, weight_shape) = (x.layout().shape().clone(), weight.layout().shape().clone());
+    let (x_shape, weight_shape) = (x.layout().shape().dims::<4>(), weight.layout().shape().clone());
     let dy = values(&dy);
     let channels = layout.channels;
     let weight_gradient = wanted[1].then(|| weight_gradients(&layout, values(&x), dy));
@@ -214,7 +215,7 @@ pub(crate) fn backward(
         tensor(sums.into_iter().map(|sum| sum as f32).collect(), Shape::from([channels]))
     });
     Gradients {
-        x: wanted[0].then(|| tensor(image_gradient(&layout, values(&weight), dy), x_shape)),
+        x: wanted[0].then(|| conv_memory::tensor(image_gradient(&layout, values(&weight), dy), x_shape)),
         weight: weight_gradient.map(|values| tensor(values, weight_shape)),
         bias: bias_gradient,
     }
@@ -227,7 +228,9 @@ fn image_gradient(layout: &Layout, weight: &[f32], dy: &[f32]) -> Vec<f32> {
     let front = layout.taps.iter().map(|tap| tap.1).max().unwrap_or(0);
     let run = (layout.rows * layout.pitch).next_multiple_of(RUN);
     let phases = layout.phases[0] * layout.phases[1];
-    let mut dx = vec![0.0; layout.batch * layout.channels * image];
+    // A stride beyond the kernel, or a rest at the edge, leaves pixels that no tap reads.
+    let all_read = layout.columns.len() == layout.image[1] && layout.image_rows().count() == layout.image[0];
+    let mut dx = conv_memory::take(layout.batch * layout.channels * image);
     dx.par_chunks_exact_mut(image).enumerate().for_each_init(
         || (vec![0.0; front + run], vec![0.0; phases * layout.phase()], vec![Vec::new(); phases]),
         |(spread, parts, taps), (plane, dx)| {
@@ -239,6 +242,9 @@ fn image_gradient(layout: &Layout, weight: &[f32], dy: &[f32]) -> Vec<f32> {
             }
             for (taps, part) in taps.iter().zip(parts.chunks_exact_mut(layout.phase())) {
                 correlate(taps, spread, 0.0, &mut part[..run]);
+            }
+            if !all_read {
+                dx.fill(0.0);
             }
             layout.join(parts, dx);
         },
