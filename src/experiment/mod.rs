@@ -55,6 +55,9 @@ pub enum ExperimentError {
     /// What of the network is to be trained.
     #[error(transparent)]
     Scope(#[from] crate::training::ScopeError),
+    /// The weights to start from.
+    #[error("the weights to start from (`model.pretrained`)")]
+    Pretrained(#[source] crate::weights::WeightsError),
     /// The device.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
