@@ -8,6 +8,7 @@ use burn::tensor::{DType, TensorData};
 use crate::classifier::Classifier;
 use crate::load_report::{LoadReport, Outcome, Row};
 use crate::naming::{Renamed, is_foreign, translate};
+use crate::tuning::is_added;
 use crate::weights::{NamedTensors, WeightsError};
 
 /// What becomes of the network's linear classifier.
@@ -245,6 +246,7 @@ impl<'a> Loading<'a> {
             }
             let counter = name.ends_with("num_batches_tracked");
             let (data, note) = match (counter, self.head.contains(name)) {
+                _ if is_added(name) => (data.clone(), "added by the tuning"),
                 (true, _) => {
                     (TensorData::new(vec![0i64; data.num_elements()], data.shape().clone()), "starts at 0")
                 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use harvest_models::{Classifier, read_safetensors};
+use harvest_models::{Classifier, LoadOptions};
 
 use super::context::{ConfigArguments, Context, Ready, Usage};
 use crate::augment::Normalisation;
@@ -13,6 +13,7 @@ use crate::experiment::{Dataset, network_config};
 use crate::inference::Bundle;
 use crate::metrics::Scores;
 use crate::probe::{Features, Probed, probe};
+use crate::weights::start_from;
 
 /// Judge a network's features: k nearest neighbours and a linear classifier on them.
 ///
@@ -94,8 +95,7 @@ impl Probe {
         };
         let mut network = model.blank(&device)?;
         let weights = || format!("cannot take weights from `{}`", file.display());
-        let tensors = read_safetensors(&file).with_context(weights)?;
-        network.load_pretrained(&tensors).with_context(weights)?;
+        start_from(&mut network, &file, LoadOptions::default()).with_context(weights)?;
         Ok(Frozen { network, size: model.image_size() as u32, normalisation: config.views.normalisation })
     }
 }
