@@ -78,7 +78,7 @@ impl Features {
         for (row, &label) in self.rows().zip(&self.labels) {
             let count: &mut usize = seen.entry(label).or_default();
             *count += 1;
-            let part = &mut parts[usize::from(*count % HELD_OUT == 0)];
+            let part = &mut parts[usize::from(count.is_multiple_of(HELD_OUT))];
             part.values.extend(row);
             part.labels.push(label);
         }
