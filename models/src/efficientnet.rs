@@ -249,6 +249,10 @@ impl EfficientNet {
 
 /// With the shortcut where size and channels stay: `x + branch(x)`. Nothing follows the sum: the bottleneck is linear.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a network has a score of blocks, one or two of the smaller kind"
+)]
 enum Block {
     Separable(Separable),
     Inverted(Inverted),
