@@ -3,7 +3,7 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → sweep, demo, bench → experiment → training → report → inference → project → config → algorithms → data → augment
+//! cli → sweep, demo, bench → experiment → training → weights → report → inference → project → config → algorithms → data → augment
 //!     → metrics, device, random, bounds, files
 //! ```
 //!
@@ -27,3 +27,4 @@ pub mod random;
 pub mod report;
 pub mod sweep;
 pub mod training;
+pub mod weights;

@@ -14,6 +14,7 @@ mod predict;
 mod scan;
 mod sweep;
 mod train;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,9 @@ enum Verb {
     Labels(labels::Labels),
     /// Copy a finished run's model, to take elsewhere.
     Export(export::Export),
+    /// Keep published weights to start from, by name.
+    #[command(subcommand)]
+    Weights(weights::Weights),
     /// Look at the settings.
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -76,6 +80,7 @@ pub fn run() -> ExitCode {
         Verb::Predict(verb) => verb.run(),
         Verb::Labels(verb) => verb.run(),
         Verb::Export(verb) => verb.run(),
+        Verb::Weights(verb) => verb.run(),
         Verb::Config(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),

@@ -30,6 +30,9 @@ pub struct Train {
     /// A preset such as vit_tiny_patch2_32 or resnet50.
     #[arg(long)]
     model: Option<String>,
+    /// Weights to start from: a file, or a name of `harvest weights list`.
+    #[arg(long, value_name = "FILE|NAME")]
+    pretrained: Option<String>,
     /// Optimizer steps.
     #[arg(long)]
     steps: Option<u32>,
@@ -81,6 +84,7 @@ impl Train {
         [
             flag("--algorithm", "algorithm.name", self.algorithm.clone()),
             flag("--model", "model.name", self.model.clone()),
+            flag("--pretrained", "model.pretrained", self.pretrained.clone()),
             flag("--steps", "training.steps", self.steps.map(|steps| steps.to_string())),
             flag(
                 "--labels-per-class",

@@ -107,7 +107,8 @@ pub struct ModelConfig {
     pub name: String,
     /// Side of the square training images in pixels; unset, the preset's.
     pub image_size: Option<u32>,
-    /// Safetensors file with weights to start from, named as in timm or torchvision.
+    /// Weights to start from: a safetensors or PyTorch file with timm's, torchvision's or Hugging Face's names, or a name
+    /// of `harvest weights list`.
     pub pretrained: Option<ConfigPath>,
     /// Largest probability of dropping a block, from 0 to below 1; unset, the preset's.
     pub drop_path: Option<f64>,

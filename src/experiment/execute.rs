@@ -116,12 +116,16 @@ impl Experiment<'_> {
     }
 
     /// Refuses what would be found out only at the end: other images than the recipe was made for, an order of classes that
-    /// have none.
+    /// have none, weights that
+    /// are not there.
     ///
     /// # Errors
     /// In words, with what can be done.
     pub fn check(&self) -> Result<(), ExperimentError> {
         let (config, manifest) = (&self.config.value, &self.dataset.manifest);
+        if let Some(named) = &config.model.pretrained {
+            crate::weights::find(named).map_err(ExperimentError::Pretrained)?;
+        }
         let images = manifest.images.len() + manifest.set_aside.len();
         let compared = config.published.compare(self.dataset.classes.len(), images);
         compared.map_err(|reason| ExperimentError::OtherImages { reason })?;

@@ -50,6 +50,9 @@ pub enum ExperimentError {
     /// The network.
     #[error(transparent)]
     Model(#[from] harvest_models::ConfigError),
+    /// The weights to start from.
+    #[error("the weights to start from (`model.pretrained`)")]
+    Pretrained(#[source] crate::weights::WeightsError),
     /// The device.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),

@@ -26,9 +26,10 @@ impl Experiment<'_> {
         let setup = Setup::of(config, self.algorithm, &self.model, &labels, self.split, &self.device);
         let counts = setup.problem.labelled_per_class.clone();
         let mut session = Session::new(setup)?;
-        if let Some(weights) = &config.model.pretrained {
-            session.load_weights(weights).map_err(TrainError::Pretrained)?;
-        }
+        let pretrained = match &config.model.pretrained {
+            Some(weights) => Some(session.load_weights(weights).map_err(TrainError::Pretrained)?),
+            None => None,
+        };
         let views = session.views();
         let parameters = session.num_parameters();
         // Two of each: batch normalisation needs more than one image.
@@ -89,6 +90,9 @@ impl Experiment<'_> {
         if let Some(rate) = config.published.error_rate {
             let source = config.published.source.as_deref().unwrap_or("source not given");
             lines.push(("published", format!("error rate {rate} % ({source})")));
+        }
+        if let Some(report) = pretrained {
+            lines.push(("pretrained", report.summary()));
         }
         lines.push(("tried", format!("one step on two images of noise: loss {loss:.3}")));
         Ok(Rehearsal { lines })

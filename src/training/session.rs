@@ -2,7 +2,7 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
-use harvest_models::{Classifier, ConfigError};
+use harvest_models::{Classifier, ConfigError, LoadOptions, LoadReport};
 use rand::RngExt;
 
 use super::auxiliary::Auxiliary;
@@ -16,6 +16,7 @@ use crate::algorithms::{Algorithm, SslBatch, Views};
 use crate::config::{EmaStatistics, Switch};
 use crate::inference::images_to_tensor;
 use crate::random::{Purpose, stream};
+use crate::weights::{WeightsError, start_from};
 
 /// A run between two steps.
 pub struct Session<'a> {
@@ -66,11 +67,11 @@ impl<'a> Session<'a> {
     /// Starts from given weights instead of random ones.
     ///
     /// # Errors
-    /// If they are not this network's.
-    pub fn load_weights(&mut self, file: &std::path::Path) -> Result<(), harvest_models::WeightsError> {
-        self.network.load_safetensors(file)?;
+    /// If they are not found, damaged or not this network's.
+    pub fn load_weights(&mut self, named: &std::path::Path) -> Result<LoadReport, WeightsError> {
+        let report = start_from(&mut self.network, named, LoadOptions::default())?;
         self.ema = average(&self.setup, self.algorithm.as_ref(), &self.network);
-        Ok(())
+        Ok(report)
     }
 
     /// The views of unlabelled images that the algorithm looks at.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use harvest_models::{Classifier, ClassifierConfig, ConfigError, WeightsError};
+use harvest_models::{Classifier, ClassifierConfig, ConfigError};
 
 use super::checkpoint::{CheckpointError, Checkpoints};
 use super::evaluation::evaluate_each;
@@ -16,8 +16,13 @@ use super::setup::{Setup, total_steps};
 use crate::algorithms::{AlgorithmBuilder, Views};
 use crate::config::{Config, Sampling};
 use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
+use crate::files::{WriteError, atomic_write};
 use crate::metrics::Scores;
 use crate::report::{EventWriter, MetricsLog, MetricsLogError, Progress};
+use crate::weights::WeightsError;
+
+/// File of a run folder that tells what became of each tensor of the weights it started from.
+const PRETRAINED: &str = "pretrained.txt";
 
 /// What to train on what.
 pub struct Job<'a> {
@@ -92,6 +97,9 @@ pub enum TrainError {
     /// Logging.
     #[error("cannot log metrics")]
     Metrics(#[from] MetricsLogError),
+    /// The account of the weights to start from.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// TensorBoard events.
     #[error("cannot write TensorBoard events")]
     Events(#[source] std::io::Error),
@@ -195,7 +203,13 @@ pub fn train(
         saved = Some(session.step);
         progress.milestone(&format!("going on after step {}", session.step));
     } else if let Some(weights) = &job.config.model.pretrained {
-        session.load_weights(weights).map_err(TrainError::Pretrained)?;
+        let report = session.load_weights(weights).map_err(TrainError::Pretrained)?;
+        atomic_write(&folder.join(PRETRAINED), report.to_string().as_bytes())?;
+        progress.milestone(&format!(
+            "starting from {}: {}; {PRETRAINED} tells of each",
+            weights.display(),
+            report.summary()
+        ));
     }
     let started = Instant::now();
     let mut logs = Logs::open(folder, session.step)?;
