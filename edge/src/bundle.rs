@@ -34,10 +34,18 @@ pub struct Config {
     pub classes: Vec<String>,
     /// From image to input.
     pub preprocessing: Preprocessing,
-    /// Logits are divided by it, so that confidences mean what they say. Without it: 1.
-    pub temperature: Option<f32>,
-    /// Under this confidence there is no answer. Without it there always is one.
-    pub reject_below: Option<f32>,
+    /// What confidences mean. Without it the model's own are told, and every image gets an answer.
+    #[serde(default)]
+    pub confidence: Confidence,
+}
+
+/// From logits to a confidence that can be taken at its word.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+pub struct Confidence {
+    /// Logits are divided by it. Without it: 1.
+    pub temperature: Option<f64>,
+    /// A confidence below it is no answer. Without it there always is one.
+    pub reject_below: Option<f64>,
 }
 
 /// How an image becomes the model's input.
@@ -106,16 +114,16 @@ impl Config {
                 harvest_picture::FIT_FILTER
             ));
         }
-        let usable = |value: f32| value.is_finite() && value > 0.0;
-        if normalisation
-            .is_some_and(|n| !n.std.iter().all(|&std| usable(std)) || !n.mean.iter().all(|m| m.is_finite()))
-        {
+        let usable = |value: f64| value.is_finite() && value > 0.0;
+        if normalisation.is_some_and(|n| {
+            !n.std.iter().all(|&std| usable(f64::from(std))) || !n.mean.iter().all(|m| m.is_finite())
+        }) {
             return refused("its normalisation has no usable numbers".into());
         }
-        if let Some(temperature) = config.temperature.filter(|&temperature| !usable(temperature)) {
+        if let Some(temperature) = config.confidence.temperature.filter(|&temperature| !usable(temperature)) {
             return refused(format!("temperature {temperature} is not above 0"));
         }
-        if let Some(least) = config.reject_below.filter(|least| !(0.0..=1.0).contains(least)) {
+        if let Some(least) = config.confidence.reject_below.filter(|least| !(0.0..=1.0).contains(least)) {
             return refused(format!("`reject_below` is {least}, no confidence from 0 to 1"));
         }
         Ok(config)
@@ -133,19 +141,20 @@ mod tests {
     use super::*;
 
     const SOUND: &str = r#"{"format": 1, "harvest": "9.9", "model": {"vit": {}}, "classes": ["bee", "wasp"],
-        "class_kind": "categorical", "about": {}, "temperature": 1.5, "reject_below": 0.6,
+        "class_kind": "categorical", "about": {}, "confidence": {"temperature": 1.5, "reject_below": 0.6, "images": 90},
         "preprocessing": {"size": 32, "resize": "bilinear", "normalisation": {"mean": [0, 0, 0], "std": [1, 1, 1]}}}"#;
 
     #[test]
     fn fields_of_other_programs_do_no_harm() {
         let config = Config::parse(SOUND.as_bytes()).expect("sound");
         assert_eq!(
-            (config.temperature, config.reject_below, config.classes.len()),
+            (config.confidence.temperature, config.confidence.reject_below, config.classes.len()),
             (Some(1.5), Some(0.6), 2)
         );
-        let plain = SOUND.replace(r#""temperature": 1.5, "reject_below": 0.6,"#, "");
+        let plain =
+            SOUND.replace(r#""confidence": {"temperature": 1.5, "reject_below": 0.6, "images": 90},"#, "");
         let config = Config::parse(plain.as_bytes()).expect("both may be absent");
-        assert_eq!((config.temperature, config.reject_below), (None, None));
+        assert_eq!(config.confidence, Confidence::default());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From logits to an answer, or to none.
 
+use crate::bundle::Confidence;
+
 /// What the model says of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
@@ -13,13 +15,13 @@ pub struct Prediction {
     pub probabilities: Vec<f32>,
 }
 
-/// Probabilities are the softmax of logits divided by `temperature`; under `reject_below` there is no answer.
+/// Probabilities are the softmax of logits divided by the temperature; below `reject_below` there is no answer.
 /// Nothing if a logit is no number.
-pub fn decide(logits: &[f32], temperature: Option<f32>, reject_below: Option<f32>) -> Option<Prediction> {
+pub fn decide(logits: &[f32], meaning: Confidence) -> Option<Prediction> {
     if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
         return None;
     }
-    let temperature = f64::from(temperature.unwrap_or(1.0));
+    let temperature = meaning.temperature.unwrap_or(1.0);
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // Of equal ones the first.
     let class = logits.iter().position(|&logit| logit == largest)?;
@@ -28,7 +30,7 @@ pub fn decide(logits: &[f32], temperature: Option<f32>, reject_below: Option<f32
     let total: f64 = powers.iter().sum();
     let probabilities: Vec<f32> = powers.iter().map(|power| (power / total) as f32).collect();
     let confidence = probabilities[class];
-    let abstained = reject_below.is_some_and(|least| confidence < least);
+    let abstained = meaning.reject_below.is_some_and(|least| powers[class] / total < least);
     Some(Prediction { class, confidence, abstained, probabilities })
 }
 
@@ -39,20 +41,23 @@ mod tests {
     #[test]
     fn confidence_follows_the_temperature_and_decides() {
         let logits = [0.0, 2.0f32.ln(), 2.0f32.ln()];
-        let plain = decide(&logits, None, None).expect("numbers");
+        let with = |temperature, reject_below| Confidence { temperature, reject_below };
+        let plain = decide(&logits, with(None, None)).expect("numbers");
         assert_eq!((plain.class, plain.abstained), (1, false));
         assert!((plain.confidence - 0.4).abs() < 1e-6);
-        let hot = decide(&logits, Some(1e6), Some(0.35)).expect("numbers");
+        let hot = decide(&logits, with(Some(1e6), Some(0.35))).expect("numbers");
         assert!((hot.confidence - 1.0 / 3.0).abs() < 1e-6 && hot.abstained);
-        assert!(!decide(&logits, None, Some(plain.confidence)).expect("numbers").abstained);
+        assert!(!decide(&logits, with(None, Some(0.399))).expect("numbers").abstained);
     }
 
     #[test]
     fn what_is_no_number_is_no_answer() {
-        assert_eq!(decide(&[], None, None), None);
-        assert_eq!(decide(&[1.0, f32::NAN], None, None), None);
-        assert_eq!(decide(&[1.0, f32::INFINITY], None, None), None);
-        let far = decide(&[-3e38, 3e38], Some(1e-3), None).expect("numbers");
+        let plain = Confidence::default();
+        assert_eq!(decide(&[], plain), None);
+        assert_eq!(decide(&[1.0, f32::NAN], plain), None);
+        assert_eq!(decide(&[1.0, f32::INFINITY], plain), None);
+        let far = decide(&[-3e38, 3e38], Confidence { temperature: Some(1e-3), reject_below: None })
+            .expect("numbers");
         assert_eq!(far.probabilities, [0.0, 1.0]);
     }
 }

@@ -23,7 +23,7 @@ mod weights;
 
 use std::path::Path;
 
-pub use bundle::{BundleError, Config, Normalisation, Preprocessing, Weights};
+pub use bundle::{BundleError, Confidence, Config, Normalisation, Preprocessing, Weights};
 pub use decision::{Prediction, decide};
 pub use error::{Limits, ModelError, OpError};
 pub use graph::{Graph, Input};
@@ -112,7 +112,7 @@ impl Classifier {
         if logits.len() != classes {
             return Err(ClassifyError::Classes { found: logits.len(), classes });
         }
-        decide(logits, self.config.temperature, self.config.reject_below).ok_or(ClassifyError::NotANumber)
+        decide(logits, self.config.confidence).ok_or(ClassifyError::NotANumber)
     }
 
     /// Classifies an image file.

@@ -57,7 +57,10 @@ fn doubt_is_said_where_the_bundle_asks_for_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     bundle(
         folder.path(),
-        &CONFIG.replace("\"format\": 1,", "\"format\": 1, \"temperature\": 1e6, \"reject_below\": 0.5,"),
+        &CONFIG.replace(
+            "\"format\": 1,",
+            "\"format\": 1, \"confidence\": {\"temperature\": 1e6, \"reject_below\": 0.5},",
+        ),
     );
     let (code, lines, _) = run(folder.path(), &[".", "one.png"]);
     assert!(code == 0 && lines.ends_with(",0.333333,true\n"), "{lines}");

@@ -443,7 +443,8 @@ mod tests {
             let mut net = config(16, 3).init(2, &device).expect("valid");
             net.load_pretrained(&tensors, LoadOptions { allow_unexpected, ..LoadOptions::default() })
         };
-        let changes: [(&str, &dyn Fn(&mut NamedTensors)); 3] = [
+        type Change<'a> = (&'a str, &'a dyn Fn(&mut NamedTensors));
+        let changes: [Change<'_>; 3] = [
             ("`norm.bias` [8] is missing", &|t| drop(t.remove("norm.bias"))),
             ("`gate` [1] is no part of it", &|t| {
                 drop(t.insert("gate".into(), TensorData::new(vec![1f32], [1])))

@@ -343,7 +343,7 @@ impl Machine<'_> {
 
     /// Keys and values in turn.
     fn set(&mut self, values: Vec<Value>) -> Result<(), Problem> {
-        if values.len() % 2 != 0 {
+        if !values.len().is_multiple_of(2) {
             return Err(self.misplaced());
         }
         let mut values = values.into_iter();
