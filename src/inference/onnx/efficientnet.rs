@@ -43,7 +43,8 @@ fn block(
     stride: usize,
 ) -> Result<Value, OnnxError> {
     let part = |part: &str| format!("{name}.{part}");
-    let groups = channels * stage.expansion;
+    // A depthwise kernel for each channel, whose number the network rounds.
+    let groups = lowering.outputs(&part("conv_dw"))?;
     let depthwise = Window { stride, padding: stage.kernel / 2, groups };
     let layers = [("conv_pw", "bn1", POINT), ("conv_dw", "bn2", depthwise), ("conv_pwl", "bn3", POINT)];
     let separable = [("conv_dw", "bn1", depthwise), ("conv_pw", "bn2", POINT)];

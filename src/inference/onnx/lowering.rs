@@ -39,6 +39,13 @@ impl<'a> Lowering<'a> {
         self.tensors.contains_key(name)
     }
 
+    /// Channels that the convolution `name` gives.
+    pub fn outputs(&self, name: &str) -> Result<usize, OnnxError> {
+        let name = format!("{name}.weight");
+        let (shape, _) = self.values(&name)?;
+        shape.first().copied().ok_or(OnnxError::Rank { name, found: shape, rank: 4 })
+    }
+
     /// A parameter as it is, in single precision.
     pub fn parameter(&mut self, name: &str) -> Result<Value, OnnxError> {
         let (shape, values) = self.values(name)?;
