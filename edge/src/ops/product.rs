@@ -118,7 +118,7 @@ pub(crate) fn matmul(left: &Tensor, right: &Tensor, limits: &Limits) -> Result<T
     let (x, y) = (left.floats()?, right.floats()?);
     if b_batch.iter().all(|&side| side == 1) {
         // One right side for all: a single tall product.
-        let tall = if columns == 0 { 0 } else { count / columns };
+        let tall = count.checked_div(columns).unwrap_or(0);
         multiply(Matrix::new(x, tall, inner), Matrix::new(y, inner, columns), &mut out, columns, false);
     } else if count > 0 {
         let a_places = super::arithmetic::places(a_batch, &batch);

@@ -40,7 +40,7 @@ impl Walk {
             match step {
                 1 => out.extend_from_slice(&values[at..at + length]),
                 0 => out.extend(std::iter::repeat_n(values[at], length)),
-                1.. => out.extend(values[at..].iter().step_by(step as usize).take(length)),
+                2.. => out.extend(values[at..].iter().step_by(step as usize).take(length)),
                 _ => out.extend((0..length as isize).map(|i| values[(place + i * step) as usize])),
             }
             for axis in (0..inner).rev() {
@@ -108,7 +108,7 @@ pub(crate) fn reshape(input: &Tensor, wanted: &[i64], allow_zero: bool) -> Resul
     if let Some(place) = open {
         let known =
             shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).ok_or_else(refused)?;
-        if known == 0 || input.len() % known != 0 {
+        if known == 0 || !input.len().is_multiple_of(known) {
             return Err(refused());
         }
         shape[place] = input.len() / known;
