@@ -163,7 +163,7 @@ mod tests {
     pub(super) fn clouds(count: usize, gap: f32) -> Features {
         let noise = |i: usize, d: usize| ((i * 97 + d * 57 + i * i * d) % 101) as f32 / 50.0 - 1.0;
         let row = |i: usize| {
-            [noise(i, 0) + if i % 2 == 0 { gap } else { -gap }, noise(i, 1), noise(i, 2) + 5.0, 7.0]
+            [noise(i, 0) + if i.is_multiple_of(2) { gap } else { -gap }, noise(i, 1), noise(i, 2) + 5.0, 7.0]
         };
         Features {
             values: (0..count).flat_map(row).collect(),

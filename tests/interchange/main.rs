@@ -97,7 +97,7 @@ fn images(count: usize, size: usize) -> Vec<u8> {
         let colour: [u8; 3] = rng.random();
         let width = rng.random_range(1..size);
         for pixel in 0..size * size {
-            let inside = (pixel % size) / width % 2 == 0;
+            let inside = ((pixel % size) / width).is_multiple_of(2);
             bytes.extend(
                 colour.map(|level| (if inside { level } else { 255 - level }) / 2 + rng.random_range(0..128)),
             );
