@@ -23,6 +23,7 @@ use crate::report::{
     ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
 };
 use crate::training::{Job, Outcome, Setup, TrainError, train};
+use crate::weights;
 
 /// File of a run folder that holds a [`Finished`].
 const RESULT: &str = "result.json";
@@ -110,7 +111,7 @@ impl Experiment<'_> {
         stop: &AtomicBool,
     ) -> Result<Finished, ExperimentError> {
         self.check()?;
-        let plan = self.plan();
+        let plan = self.plan()?;
         let unfinished =
             if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
         let mut run = match unfinished {
@@ -135,7 +136,7 @@ impl Experiment<'_> {
     pub fn check(&self) -> Result<(), ExperimentError> {
         let (config, manifest) = (&self.config.value, &self.dataset.manifest);
         if let Some(named) = &config.model.pretrained {
-            crate::weights::find(named).map_err(ExperimentError::Pretrained)?;
+            weights::find(named).map_err(ExperimentError::Pretrained)?;
         }
         let images = manifest.images.len() + manifest.set_aside.len();
         let compared = config.published.compare(self.dataset.classes.len(), images);
@@ -149,12 +150,15 @@ impl Experiment<'_> {
     }
 
     /// What is to be done; its fingerprint finds earlier runs of the same.
-    pub fn plan(&self) -> RunPlan {
-        RunPlan::new(self.config, self.algorithm.name(), self.inputs())
+    ///
+    /// # Errors
+    /// If the weights to start from cannot be read.
+    pub fn plan(&self) -> Result<RunPlan, ExperimentError> {
+        Ok(RunPlan::new(self.config, self.algorithm.name(), self.inputs()?))
     }
 
     /// What the run is frozen with: a job reads only this and the images.
-    fn inputs(&self) -> Vec<Input> {
+    fn inputs(&self) -> Result<Vec<Input>, ExperimentError> {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
         let mut inputs = vec![
             Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
@@ -169,7 +173,14 @@ impl Experiment<'_> {
             let bytes = format!("{:#?}\n", self.algorithm).into_bytes();
             inputs.push(Input { name: "algorithm.txt".into(), bytes });
         }
-        inputs
+        if let Some(named) = &self.config.value.model.pretrained {
+            // Other bytes under the same name are another beginning.
+            let content = weights::find(named).and_then(|file| weights::content(&file));
+            let content = content.map_err(ExperimentError::Pretrained)?;
+            inputs
+                .push(Input { name: "pretrained.blake3".into(), bytes: format!("{content}\n").into_bytes() });
+        }
+        Ok(inputs)
     }
 
     fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
@@ -285,7 +296,7 @@ impl Experiment<'_> {
     /// # Errors
     /// If a run folder cannot be read.
     pub fn finished(&self) -> Result<Option<Finished>, ExperimentError> {
-        let fingerprint = self.plan().fingerprint();
+        let fingerprint = self.plan()?.fingerprint();
         for run in Run::list(&self.places.runs)?.into_iter().rev() {
             if run.fingerprint()? == fingerprint && matches!(run.state()?, RunState::Done(_)) {
                 return Finished::read(run.dir()).map(Some);

@@ -27,7 +27,10 @@ impl Experiment<'_> {
         let counts = setup.problem.labelled_per_class.clone();
         let mut session = Session::new(setup)?;
         let pretrained = match &config.model.pretrained {
-            Some(weights) => Some(session.load_weights(weights).map_err(TrainError::Pretrained)?),
+            Some(weights) => {
+                let report = session.load_weights(weights, config.model.load_options());
+                Some(report.map_err(TrainError::Pretrained)?)
+            }
             None => None,
         };
         let views = session.views();
