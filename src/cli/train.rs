@@ -33,6 +33,9 @@ pub struct Train {
     /// Weights to start from: a file, or a name of `harvest weights list`.
     #[arg(long, value_name = "FILE|NAME")]
     pretrained: Option<String>,
+    /// Leave out what of these weights does not fit the network.
+    #[arg(long)]
+    allow_unexpected: bool,
     /// Optimizer steps.
     #[arg(long)]
     steps: Option<u32>,
@@ -85,6 +88,11 @@ impl Train {
             flag("--algorithm", "algorithm.name", self.algorithm.clone()),
             flag("--model", "model.name", self.model.clone()),
             flag("--pretrained", "model.pretrained", self.pretrained.clone()),
+            flag(
+                "--allow-unexpected",
+                "model.allow_unexpected",
+                self.allow_unexpected.then(|| "true".to_owned()),
+            ),
             flag("--steps", "training.steps", self.steps.map(|steps| steps.to_string())),
             flag(
                 "--labels-per-class",

@@ -213,7 +213,8 @@ pub fn train(
         saved = Some(session.step);
         progress.milestone(&format!("going on after step {}", session.step));
     } else if let Some(weights) = &job.config.model.pretrained {
-        let report = session.load_weights(weights).map_err(TrainError::Pretrained)?;
+        let report = session.load_weights(weights, job.config.model.load_options());
+        let report = report.map_err(TrainError::Pretrained)?;
         atomic_write(&folder.join(PRETRAINED), report.to_string().as_bytes())?;
         progress.milestone(&format!(
             "starting from {}: {}; {PRETRAINED} tells of each",
