@@ -222,7 +222,7 @@ fn convnext(name: &str) -> Option<String> {
     if place == 0 {
         return Some(format!("stem.{rest}"));
     }
-    if place % 2 == 0 {
+    if place.is_multiple_of(2) {
         return Some(format!("stages.{}.downsample.{rest}", place / 2));
     }
     let (block, part) = rest.split_once('.')?;

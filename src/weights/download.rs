@@ -96,8 +96,14 @@ pub enum DownloadError {
 }
 
 fn advice(error: &ureq::Error) -> &'static str {
+    let unsafe_connection = match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => true,
+        // What the other side shows is refused while it is read.
+        ureq::Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()),
+        _ => false,
+    };
     match error {
-        ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => {
+        _ if unsafe_connection => {
             "no safe connection: trusted are the certificates of this machine (package ca-certificates), or those in the \
              file that SSL_CERT_FILE names"
         }
@@ -214,6 +220,7 @@ fn receive(
     if total.is_some_and(|total| part.length < total) {
         return Err(part.cut(ErrorKind::UnexpectedEof.into()));
     }
+    progress.set(part.length.div_ceil(MEGABYTE));
     progress.finish();
     Ok(())
 }
@@ -275,5 +282,17 @@ impl<'a> Part<'a> {
 
     fn sha256(self) -> String {
         self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_not_taken_for_a_missing_network() {
+        let stranger = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert!(advice(&ureq::Error::Io(io::Error::other(stranger))).contains("SSL_CERT_FILE"));
+        assert!(advice(&ureq::Error::HostNotFound).contains("harvest weights add"));
     }
 }

@@ -102,7 +102,7 @@ pub enum FetchError {
         /// Where.
         url: String,
         /// Why.
-        source: WeightsError,
+        source: Box<WeightsError>,
     },
     /// The store.
     #[error(transparent)]
@@ -170,7 +170,7 @@ impl Store {
             let origin = Origin { text: url.clone(), sha256: Some(sha256) };
             self.keep(name, &path, origin, model.as_deref(), LoadOptions::default())
                 .map(Fetched::New)
-                .map_err(|source| FetchError::Refused { url: url.clone(), source })
+                .map_err(|source| FetchError::Refused { url: url.clone(), source: Box::new(source) })
         } else {
             Err(FetchError::Mismatch { url: url.clone(), expected: checksum.0.clone(), found: sha256 })
         };

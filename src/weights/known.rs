@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn known_files_are_for_presets_and_carry_their_checksum_in_their_name() {
         for Known { name, url, sha256, model } in KNOWN {
-            assert!(harvest_models::PRESETS.iter().any(|preset| *preset == model), "{model}");
+            assert!(harvest_models::PRESETS.contains(&model), "{model}");
             assert!(url.starts_with("https://") && url.ends_with(&format!("/{name}-{sha256}.pth")), "{url}");
         }
     }

@@ -25,11 +25,11 @@ impl Machine<'_> {
     /// Runs the pickle at the beginning of `bytes` to its end.
     pub fn run(bytes: &[u8]) -> Result<Pickled, Problem> {
         let mut machine = Machine { bytes, ..Machine::default() };
-        let top = machine.to_its_end()?;
+        let top = machine.execute()?;
         Ok(Pickled { top, length: machine.at, storages: machine.storages, items: machine.items })
     }
 
-    fn to_its_end(&mut self) -> Result<Value, Problem> {
+    fn execute(&mut self) -> Result<Value, Problem> {
         loop {
             if self.at > LENGTH {
                 return Err(Problem::excessive(format!("a pickle of more than {LENGTH} bytes")));
