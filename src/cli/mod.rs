@@ -108,6 +108,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     use crate::experiment::ExperimentError;
     use crate::training::TrainError;
     for cause in error.chain() {
+        // What is wrong with a member of self-training is what is wrong.
+        let cause: &(dyn std::error::Error + 'static) = match cause.downcast_ref() {
+            Some(ExperimentError::Member { source, .. }) => source.as_ref(),
+            _ => cause,
+        };
         if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
             return ExitCode::from(130);
         }
@@ -122,7 +127,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
             Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
-            Some(ExperimentError::Device(_) | ExperimentError::Model(_) | ExperimentError::Scope(_)) => {
+            Some(
+                ExperimentError::Device(_)
+                | ExperimentError::Model(_)
+                | ExperimentError::Scope(_)
+                | ExperimentError::Config(_),
+            ) => {
                 return ExitCode::from(2);
             }
             _ => {}

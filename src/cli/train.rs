@@ -23,8 +23,8 @@ pub struct Train {
     /// Check everything, try one step, and tell what would be done; train nothing.
     #[arg(long, conflicts_with_all = ["fresh", "with_baseline"])]
     dry_run: bool,
-    /// freematch, flexmatch, fixmatch, adamatch, softmatch, mixmatch, remixmatch, uda, pseudolabel, meanteacher or
-    /// supervised.
+    /// freematch, flexmatch, fixmatch, adamatch, softmatch, mixmatch, remixmatch, uda, pseudolabel, meanteacher,
+    /// self_training or supervised.
     #[arg(long)]
     algorithm: Option<String>,
     /// A preset such as vit_tiny_patch2_32 or resnet50.

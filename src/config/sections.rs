@@ -353,6 +353,7 @@ impl Config {
         self.labels.check(self.algorithm.name)?;
         self.confidence.check()?;
         self.published.check()?;
+        super::members::check(self)?;
         self.algorithm.check()
     }
 }

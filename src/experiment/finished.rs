@@ -11,7 +11,7 @@ use super::{Dataset, ExperimentError, Finished, Shown};
 use crate::data::{ImageCache, Manifest, Split};
 use crate::files::atomic_write;
 use crate::inference::onnx::Storage;
-use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable, drawn_picture};
+use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable, drawn_picture, softmax_row};
 use crate::metrics::Scores;
 use crate::project::{Run, RunState};
 use crate::training::evaluate_each;
@@ -148,6 +148,24 @@ impl FinishedRun {
         let normalisation = &self.bundle.preprocessing.normalisation;
         let (scores, logits) = evaluate_each(network, cache, indices, &labels, classes, normalisation);
         (if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }, logits)
+    }
+
+    /// Class probabilities of the images `indices`, `[images, classes]` row by row: the softmax of the logits, not calibrated.
+    /// `advance` is told how many are done, and whether to go on is asked of it: `None` if it says no before the end.
+    pub fn probabilities(
+        &self,
+        cache: &ImageCache,
+        indices: &[u32],
+        mut advance: impl FnMut(u64) -> bool,
+    ) -> Option<Vec<f32>> {
+        let (classes, how) = (self.bundle.classes.len(), &self.bundle.preprocessing);
+        let predictor = Predictor::new(&self.network, cache.size() as usize, &how.normalisation, BATCH);
+        let mut all = Vec::with_capacity(indices.len() * classes);
+        predictor.logits(indices.iter().map(|index| cache.image(*index)), |_, logits| {
+            all.extend(logits.chunks_exact(classes).flat_map(softmax_row));
+            advance((all.len() / classes) as u64)
+        });
+        (all.len() == indices.len() * classes).then_some(all)
     }
 
     /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many

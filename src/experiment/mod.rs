@@ -12,6 +12,7 @@ mod finished;
 mod progress;
 mod rehearsal;
 mod reliability;
+mod self_training;
 
 use std::path::PathBuf;
 
@@ -67,6 +68,19 @@ pub enum ExperimentError {
     /// Training.
     #[error(transparent)]
     Train(#[from] crate::training::TrainError),
+    /// The settings of a member of self-training.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// A member of self-training.
+    #[error("member {number} of self_training (`{line}`)")]
+    Member {
+        /// Counted from 1.
+        number: usize,
+        /// Its line in the recipe.
+        line: String,
+        /// What is wrong with it, or stopped it.
+        source: Box<ExperimentError>,
+    },
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] crate::inference::BundleError),

@@ -97,8 +97,16 @@ impl Experiment<'_> {
         if let Some(report) = pretrained {
             lines.push(("pretrained", report.summary()));
         }
+        lines.extend(self.rehearse_members()?.into_iter().map(|member| ("member", member)));
         lines.push(("tried", format!("one step on two images of noise: loss {loss:.3}")));
         Ok(Rehearsal { lines })
+    }
+}
+
+impl Rehearsal {
+    /// The value of the line of that name; empty if there is none.
+    pub(super) fn line(&self, name: &str) -> &str {
+        self.lines.iter().find(|(own, _)| *own == name).map_or("", |(_, value)| value)
     }
 }
 

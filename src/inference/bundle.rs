@@ -131,6 +131,12 @@ impl Bundle {
         }
     }
 
+    /// What [`Self::about`] says of the networks this one learned from: name and fact of each.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        let facts = self.about.iter().map(|(key, fact)| (key.as_str(), fact.as_str()));
+        facts.filter(|(key, _)| key.starts_with("member "))
+    }
+
     /// What logits are divided by before they become probabilities.
     pub(super) fn temperature(&self) -> f32 {
         self.confidence.as_ref().map_or(1.0, |confidence| confidence.temperature as f32)

@@ -282,7 +282,8 @@ impl Card<'_> {
             ("run", self.about("run")),
             ("HARVEST", &self.bundle.harvest),
         ];
-        for (name, value) in rows {
+        // Self-training: what the network learned from.
+        for (name, value) in rows.into_iter().chain(self.bundle.members()) {
             put(text, format_args!("- {name}: {}\n", plain(value)));
         }
         put(text, format_args!("- time: {:.0} s\n\n", self.seconds));

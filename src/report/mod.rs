@@ -19,7 +19,7 @@ pub use charts::{LineChart, Series, standard_charts};
 pub use comparison_charts::{Compared, Comparison, Spread};
 pub use confusion_chart::confusion_svg;
 pub use events::EventWriter;
-pub use html::{ConfidenceSection, ConfigurationRow, Results, RunSummary, SetAsideRow, page};
+pub use html::{ConfidenceSection, ConfigurationRow, MemberRow, Results, RunSummary, SetAsideRow, page};
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
 pub use progress::{Progress, duration, thousands};
 pub use reliability_chart::reliability_svg;
