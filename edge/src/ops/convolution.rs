@@ -6,6 +6,7 @@
 use super::arithmetic::Unary;
 use super::attributes::Attributes;
 use super::product::{Matrix, multiply};
+use super::vector::widest;
 use super::window::Window;
 use crate::error::{Limits, OpError};
 use crate::tensor::Tensor;
@@ -215,12 +216,11 @@ fn depthwise(
         (dy % down * phases_right + dx % right) * phase + dy / down * line + dx / right
     };
     let taps: Vec<usize> = (0..h).flat_map(|dy| (0..w).map(move |dx| distance(dy, dx))).collect();
-    let arch = pulp::Arch::new();
     for (index, out) in out.chunks_exact_mut(rows * columns).enumerate() {
         let channel = index % sides.groups;
         let weights = &weights[channel * h * w..][..h * w];
         let plane = &x[index * height * width..][..height * width];
-        arch.dispatch(
+        widest(
             #[inline(always)]
             || {
                 for (number, wide) in wide.chunks_exact_mut(phase).enumerate() {
