@@ -14,6 +14,7 @@ pub mod augment;
 pub mod bench;
 pub mod bounds;
 pub mod cli;
+pub mod clustering;
 pub mod config;
 pub mod data;
 pub mod demo;

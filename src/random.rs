@@ -28,6 +28,8 @@ pub enum Purpose {
     Mix = 8,
     /// Quarter turns of a pretext task.
     Turn = 9,
+    /// Where clusters begin.
+    Cluster = 10,
 }
 
 /// The stream for `purpose` and up to three further coordinates, such as epoch, image and view.

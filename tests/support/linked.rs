@@ -35,6 +35,10 @@ impl Ranks for Linked {
         self.to.len()
     }
 
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
     fn gather(&self, rows: Tensor<2>) -> Tensor<2> {
         let device = rows.device();
         let data = rows.into_data();

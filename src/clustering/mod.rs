@@ -1,0 +1,42 @@
+//! Groups of like images without any label, so that people label like with like, and advice on which images to label next.
+//!
+//! ```text
+//! images ──features──▶ Embedding ──▶ Neighbours ──▶ SCAN ─┐
+//!                          └───────▶ KMeans ──────────────┴▶ clusters ──▶ what to label
+//! ```
+
+mod embedding;
+mod kmeans;
+mod losses;
+mod neighbours;
+
+pub use embedding::Embedding;
+pub use kmeans::KMeans;
+pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
+pub use neighbours::{Neighbours, Search};
+
+/// Why images cannot be grouped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// No rows.
+    #[error("there are no images to group")]
+    Empty,
+    /// The network that made the features is broken.
+    #[error("the features of image {row} are not all numbers; the weights they come from are damaged")]
+    NotFinite {
+        /// The first such row.
+        row: usize,
+    },
+    /// Values of other rows than said.
+    #[error("{values} values do not make rows of {dim}")]
+    Ragged {
+        /// How many.
+        values: usize,
+        /// Values of a row.
+        dim: usize,
+    },
+    /// Somebody wants to go on later.
+    #[error("interrupted; the same command goes on from here")]
+    Interrupted,
+}
