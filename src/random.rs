@@ -30,6 +30,8 @@ pub enum Purpose {
     Turn = 9,
     /// Where clusters begin.
     Cluster = 10,
+    /// Which images to label next.
+    Select = 11,
 }
 
 /// The stream for `purpose` and up to three further coordinates, such as epoch, image and view.

@@ -14,8 +14,8 @@ use rayon::prelude::*;
 use super::{ClusterError, Embedding};
 use crate::random::{Purpose, stream};
 
-/// Rows compared with the centres at once.
-const BLOCK: usize = 8192;
+/// Products of rows and centres held at once: 64 MiB.
+const PRODUCTS: usize = 1 << 24;
 const ITERATIONS: usize = 100;
 /// The same for cells, which need not be perfect, and how many rows for each of them are looked at.
 const CELL_ITERATIONS: usize = 8;
@@ -181,7 +181,7 @@ impl KMeans {
 }
 
 /// The nearest centre of each row and the squared distance to it; of equals the first.
-fn nearest(
+pub(super) fn nearest(
     rows: &Embedding,
     centres: &Embedding,
     device: &Device,
@@ -191,7 +191,7 @@ fn nearest(
     let table: Tensor<2> = centres.clone().to_tensor(device).transpose();
     let all: Vec<u32> = (0..rows.len() as u32).collect();
     let mut found = Vec::with_capacity(rows.len());
-    for block in all.chunks(BLOCK) {
+    for block in all.chunks((PRODUCTS / centres.len().max(1)).max(1)) {
         if stop.load(Ordering::Relaxed) {
             return Err(ClusterError::Interrupted);
         }

@@ -5,15 +5,23 @@
 //!                          └───────▶ KMeans ──────────────┴▶ clusters ──▶ what to label
 //! ```
 
+mod duplicates;
 mod embedding;
 mod kmeans;
 mod losses;
+mod map;
 mod neighbours;
+mod quality;
+mod select;
 
+pub use duplicates::{Look, near_duplicates};
 pub use embedding::Embedding;
 pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
+pub use map::map;
 pub use neighbours::{Neighbours, Search};
+pub use quality::{Purity, Quality};
+pub use select::{Choice, Pool, Strategy};
 
 /// Why images cannot be grouped.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +44,9 @@ pub enum ClusterError {
         /// Values of a row.
         dim: usize,
     },
+    /// Images were to be chosen by a model.
+    #[error("choosing by what the model doubts needs a model; train one first, or choose in another way")]
+    NoModel,
     /// Somebody wants to go on later.
     #[error("interrupted; the same command goes on from here")]
     Interrupted,
