@@ -21,7 +21,7 @@ pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use map::map;
 pub use neighbours::{Neighbours, Search};
 pub use quality::{Purity, Quality};
-pub use select::{Choice, Pool, Strategy};
+pub use select::{Choice, Pool, Selection};
 
 /// Why images cannot be grouped.
 #[derive(Debug, thiserror::Error)]

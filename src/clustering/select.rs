@@ -23,7 +23,7 @@ const STARTS: u64 = 3;
 /// How images are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Strategy {
+pub enum Selection {
     /// By lot.
     Random,
     /// By lot within clusters, one cluster after the other: the published order.
@@ -37,7 +37,7 @@ pub enum Strategy {
     Uncertain,
 }
 
-impl Strategy {
+impl Selection {
     /// Every strategy.
     pub const ALL: [Self; 5] = [Self::Random, Self::Clusters, Self::Typical, Self::Coverage, Self::Uncertain];
 
@@ -66,7 +66,7 @@ pub struct Pool<'a> {
     pub labelled: &'a [u32],
     /// Images that may be chosen, ascending.
     pub open: &'a [u32],
-    /// The current model's class probabilities, `[N, C]`, and C; needed for [`Strategy::Uncertain`].
+    /// The current model's class probabilities, `[N, C]`, and C; needed for [`Selection::Uncertain`].
     pub probabilities: Option<(&'a [f32], usize)>,
 }
 
@@ -87,7 +87,7 @@ impl Pool<'_> {
     /// If `stop` was set meanwhile, or a model is needed and there is none.
     pub fn choose(
         &self,
-        strategy: Strategy,
+        strategy: Selection,
         count: usize,
         seed: u64,
         device: &Device,
@@ -99,11 +99,13 @@ impl Pool<'_> {
             return Ok(Vec::new());
         }
         match strategy {
-            Strategy::Random => Ok(open[..count].iter().map(|&image| Choice { image, score: 0.0 }).collect()),
-            Strategy::Clusters => Ok(self.cluster_by_cluster(&open, count)),
-            Strategy::Typical => self.typical(&open, count, seed, device, stop),
-            Strategy::Coverage => Ok(self.coverage(&open, count)),
-            Strategy::Uncertain => self.uncertain(&open, count, seed, device, stop),
+            Selection::Random => {
+                Ok(open[..count].iter().map(|&image| Choice { image, score: 0.0 }).collect())
+            }
+            Selection::Clusters => Ok(self.cluster_by_cluster(&open, count)),
+            Selection::Typical => self.typical(&open, count, seed, device, stop),
+            Selection::Coverage => Ok(self.coverage(&open, count)),
+            Selection::Uncertain => self.uncertain(&open, count, seed, device, stop),
         }
     }
 

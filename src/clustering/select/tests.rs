@@ -14,7 +14,7 @@ fn clouds(count: usize) -> (Embedding, Vec<u32>) {
     (rows, (0..3 * count as u32).map(|i| i % 3).collect())
 }
 
-fn choose(pool: &Pool, strategy: Strategy, count: usize, seed: u64) -> Vec<Choice> {
+fn choose(pool: &Pool, strategy: Selection, count: usize, seed: u64) -> Vec<Choice> {
     pool.choose(strategy, count, seed, &Device::flex(), &AtomicBool::new(false)).expect("chooses")
 }
 
@@ -30,10 +30,10 @@ fn clusters_take_turns() {
         open: &alone,
         probabilities: None,
     };
-    let chosen = choose(&pool, Strategy::Clusters, 6, 1);
+    let chosen = choose(&pool, Selection::Clusters, 6, 1);
     let of: Vec<u32> = chosen.iter().map(|choice| clusters[choice.image as usize]).collect();
     assert_eq!(of, [0, 1, 2, 0, 1, 2]);
-    assert_ne!(chosen, choose(&pool, Strategy::Clusters, 6, 2));
+    assert_ne!(chosen, choose(&pool, Selection::Clusters, 6, 2));
 }
 
 #[test]
@@ -52,14 +52,14 @@ fn typical_images_are_one_of_each_group_and_not_its_outlier() {
         open: &alone,
         probabilities: None,
     };
-    let chosen = choose(&pool, Strategy::Typical, 3, 0);
+    let chosen = choose(&pool, Selection::Typical, 3, 0);
     let mut of: Vec<u32> = chosen.iter().map(|choice| choice.image % 3).collect();
     of.sort_unstable();
     assert_eq!(of, [0, 1, 2]);
     assert!(chosen.iter().all(|choice| choice.image != 0));
     // With a label in two groups the third comes first.
     let pool = Pool { labelled: &[1, 2], open: &alone[3..], ..pool };
-    assert_eq!(choose(&pool, Strategy::Typical, 1, 0)[0].image % 3, 0);
+    assert_eq!(choose(&pool, Selection::Typical, 1, 0)[0].image % 3, 0);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn coverage_goes_to_what_is_far_from_every_label() {
         open: &alone[2..],
         probabilities: None,
     };
-    let chosen = choose(&pool, Strategy::Coverage, 2, 0);
+    let chosen = choose(&pool, Selection::Coverage, 2, 0);
     assert_eq!(chosen[0].image % 3, 2);
     assert!(chosen[0].score > chosen[1].score && chosen[1].score > 0.0);
 }
@@ -99,13 +99,13 @@ fn the_least_sure_are_spread_over_classes_and_groups() {
         open: &alone,
         probabilities: Some((&probabilities, 3)),
     };
-    let chosen = choose(&pool, Strategy::Uncertain, 3, 0);
+    let chosen = choose(&pool, Selection::Uncertain, 3, 0);
     let mut of: Vec<u32> = chosen.iter().map(|choice| choice.image % 3).collect();
     of.sort_unstable();
     assert_eq!(of, [0, 1, 2]);
     assert!(chosen.iter().all(|choice| choice.image < 9), "{chosen:?}");
     let blind = Pool { probabilities: None, ..pool };
-    let found = blind.choose(Strategy::Uncertain, 3, 0, &Device::flex(), &AtomicBool::new(false));
+    let found = blind.choose(Selection::Uncertain, 3, 0, &Device::flex(), &AtomicBool::new(false));
     assert!(matches!(found, Err(ClusterError::NoModel)));
 }
 
@@ -122,7 +122,7 @@ fn equal_images_can_be_chosen_by_every_strategy() {
         open: &[0, 1, 2, 4, 5, 6, 7],
         probabilities: Some((&probabilities, 2)),
     };
-    for strategy in Strategy::ALL {
+    for strategy in Selection::ALL {
         assert_eq!(choose(&pool, strategy, 5, 0).len(), 5, "{strategy:?}");
         // More than there are: all.
         assert_eq!(choose(&pool, strategy, 50, 0).len(), 7, "{strategy:?}");
@@ -145,8 +145,8 @@ proptest! {
         let pool = Pool {
             rows: &rows, clusters: &clusters, first: &first, labelled, open, probabilities: Some((&probabilities, 3)),
         };
-        let chosen = choose(&pool, Strategy::ALL[which], count, seed);
-        prop_assert_eq!(&chosen, &choose(&pool, Strategy::ALL[which], count, seed));
+        let chosen = choose(&pool, Selection::ALL[which], count, seed);
+        prop_assert_eq!(&chosen, &choose(&pool, Selection::ALL[which], count, seed));
         let of: std::collections::BTreeSet<u32> = chosen.iter().map(|c| first[c.image as usize]).collect();
         prop_assert_eq!(of.len(), chosen.len());
         prop_assert!(chosen.iter().all(|choice| open.contains(&choice.image)));
