@@ -333,6 +333,7 @@ impl Config {
         check_device(&self.run.device)?;
         let views = |problem: ViewConfigError| Invalid { key: "views", reason: problem.to_string() };
         self.views.check().map_err(views)?;
+        self.views.contrast.check()?;
         self.labels.check(self.algorithm.name)?;
         self.confidence.check()?;
         self.published.check()?;
