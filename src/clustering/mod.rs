@@ -5,15 +5,22 @@
 //!                          └───────▶ KMeans ──────────────┴▶ clusters ──▶ what to label
 //! ```
 
+mod course;
 mod embedding;
+mod features;
 mod kmeans;
+mod learner;
 mod losses;
 mod neighbours;
+mod pretext;
 
+pub use course::LearnError;
 pub use embedding::Embedding;
+pub use features::{AugmentedCopy, embed, embed_copy};
 pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use neighbours::{Neighbours, Search};
+pub use pretext::{BACKBONE, SimClr};
 
 /// Why images cannot be grouped.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfidenceConfig, LabelConfig, PublishedConfig};
+use super::{ClusteringConfig, ConfidenceConfig, LabelConfig, PublishedConfig};
 use crate::algorithms::AlgorithmConfig;
 use crate::augment::{ViewConfig, ViewConfigError};
 use crate::bounds::Lower::{Above, From};
@@ -42,6 +42,8 @@ pub struct Config {
     pub training: TrainingConfig,
     /// What a confidence means, and when a prediction abstains.
     pub confidence: ConfidenceConfig,
+    /// How unlabelled images are grouped.
+    pub clustering: ClusteringConfig,
     /// Where it runs; nothing here changes a result.
     pub run: RunConfig,
     /// What others published on the same images, for recipes that repeat it; nothing here changes a result.
@@ -336,6 +338,7 @@ impl Config {
         self.views.contrast.check()?;
         self.labels.check(self.algorithm.name)?;
         self.confidence.check()?;
+        self.clustering.check()?;
         self.published.check()?;
         self.algorithm.check()
     }
