@@ -5,9 +5,12 @@
 //!                          └───────▶ KMeans ──────────────┴▶ clusters ──▶ what to label
 //! ```
 
+mod course;
 mod duplicates;
 mod embedding;
+mod features;
 mod kmeans;
+mod learner;
 mod losses;
 mod map;
 mod neighbours;
@@ -15,11 +18,16 @@ mod quality;
 mod select;
 
 pub use duplicates::{Look, near_duplicates};
+mod pretext;
+
+pub use course::LearnError;
 pub use embedding::Embedding;
+pub use features::{AugmentedCopy, embed, embed_copy};
 pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use map::map;
 pub use neighbours::{Neighbours, Search};
+pub use pretext::{BACKBONE, SimClr};
 pub use quality::{Purity, Quality};
 pub use select::{Choice, Pool, Selection};
 
