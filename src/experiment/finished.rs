@@ -11,7 +11,7 @@ use super::{Dataset, ExperimentError, Finished, Shown};
 use crate::data::{ImageCache, Manifest, Split};
 use crate::files::atomic_write;
 use crate::inference::onnx::Storage;
-use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable, drawn_picture};
+use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable, drawn_picture, softmax_row};
 use crate::metrics::Scores;
 use crate::project::{Run, RunState};
 use crate::training::evaluate_each;
@@ -49,6 +49,26 @@ impl FinishedRun {
         Split::belongs_to(&split, &manifest)?;
         let (bundle, network) = Bundle::read(&run.path("bundle"), device)?;
         Ok(Self { folder: folder.to_owned(), bundle, manifest, split, network })
+    }
+
+    /// Probabilities of all classes for the images `indices` of `cache`, `[N, C]`. `advance` is
+    /// told how many are done.
+    pub fn probabilities(
+        &self,
+        cache: &ImageCache,
+        indices: &[u32],
+        mut advance: impl FnMut(u64),
+    ) -> Vec<f32> {
+        let normalisation = &self.bundle.preprocessing.normalisation;
+        let predictor = Predictor::new(&self.network, cache.size() as usize, normalisation, BATCH);
+        let classes = self.bundle.classes.len();
+        let mut probabilities = Vec::with_capacity(indices.len() * classes);
+        predictor.logits(indices.iter().map(|index| cache.image(*index)), |_, batch| {
+            batch.chunks_exact(classes).for_each(|logits| probabilities.extend(softmax_row(logits)));
+            advance((probabilities.len() / classes) as u64);
+            true
+        });
+        probabilities
     }
 
     /// The images at the network's size; built in the run folder's own `cache` if the shared one is gone.

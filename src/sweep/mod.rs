@@ -76,7 +76,7 @@ impl<'a> Session<'a> {
     }
 
     fn prepare(&self, run: &Planned) -> Result<Prepared, String> {
-        let split = self.dataset.split(&run.config).map_err(|error| chain(&error))?;
+        let split = self.dataset.split(&run.config, &self.places).map_err(|error| chain(&error))?;
         let fingerprint = self.experiment(run, &split).map_err(|error| chain(&error))?.plan().fingerprint();
         Ok(Prepared { split, fingerprint })
     }
