@@ -5,6 +5,7 @@
 //!                          └───────▶ KMeans ──────────────┴▶ clusters ──▶ what to label
 //! ```
 
+mod assignment;
 mod course;
 mod embedding;
 mod features;
@@ -13,7 +14,9 @@ mod learner;
 mod losses;
 mod neighbours;
 mod pretext;
+mod scan;
 
+pub use assignment::Assignment;
 pub use course::LearnError;
 pub use embedding::Embedding;
 pub use features::{AugmentedCopy, embed, embed_copy};
@@ -21,6 +24,7 @@ pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use neighbours::{Neighbours, Search};
 pub use pretext::{BACKBONE, SimClr};
+pub use scan::{Learning, Scan, Scanned};
 
 /// Why images cannot be grouped.
 #[derive(Debug, thiserror::Error)]
