@@ -181,9 +181,6 @@ impl<'a> Material<'a> {
         let heads = learner.head();
         let mut logits = vec![Vec::new(); heads.len()];
         for block in features.values().chunks(BLOCK * features.dim()) {
-            if stop.load(Ordering::Relaxed) {
-                return Err(LearnError::interrupted());
-            }
             let data = TensorData::new(block.to_vec(), [block.len() / features.dim(), features.dim()]);
             let rows = Tensor::<2>::from_data(data, device);
             for (all, found) in logits.iter_mut().zip(heads.forward(rows)) {
