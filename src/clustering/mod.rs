@@ -5,6 +5,7 @@
 //!                          └───────▶ KMeans ──────────────┴▶ clusters ──▶ what to label
 //! ```
 
+mod assignment;
 mod course;
 mod duplicates;
 mod embedding;
@@ -14,13 +15,14 @@ mod learner;
 mod losses;
 mod map;
 mod neighbours;
+mod pretext;
 mod quality;
+mod scan;
 mod select;
 
-pub use duplicates::{Look, near_duplicates};
-mod pretext;
-
+pub use assignment::Assignment;
 pub use course::LearnError;
+pub use duplicates::{Look, near_duplicates};
 pub use embedding::Embedding;
 pub use features::{AugmentedCopy, embed, embed_copy};
 pub use kmeans::KMeans;
@@ -29,6 +31,7 @@ pub use map::map;
 pub use neighbours::{Neighbours, Search};
 pub use pretext::{BACKBONE, SimClr};
 pub use quality::{Purity, Quality};
+pub use scan::{Learning, Scan, Scanned};
 pub use select::{Choice, Pool, Selection};
 
 /// Why images cannot be grouped.

@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use super::clusters_page::{ClusterPage, SheetOf};
 use super::{Dataset, ExperimentError, Places, Shown, network_config};
 use crate::algorithms::Alone;
+use crate::augment::View;
 use crate::clustering::{
-    ClusterError, Embedding, KMeans, LearnError, Look, Neighbours, Quality, SimClr, embed, map,
-    near_duplicates,
+    Assignment, AugmentedCopy, ClusterError, Embedding, KMeans, LearnError, Learning, Look, Neighbours,
+    Quality, Scan, Scanned, SimClr, embed, embed_copy, map, near_duplicates,
 };
-use crate::config::Resolved;
+use crate::config::{ClusteringMethod, Resolved, Switch};
 use crate::data::{ImageCache, Manifest};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
@@ -39,7 +40,7 @@ const SUMMARY: &str = "clusters.json";
 const FEATURES: &str = "features.safetensors";
 /// k-means starts.
 const STARTS: u64 = 10;
-/// SCAN must agree with neighbours by so much more than k-means to be preferred.
+/// Neighbours must agree by so much more than with k-means for SCAN to be preferred.
 const CLEARLY: f64 = 0.01;
 
 /// Everything clustering needs.
@@ -212,6 +213,12 @@ impl Clustering<'_> {
         self.config.value.clustering.clusters.map_or(self.manifest.classes.len(), |count| count as usize)
     }
 
+    /// How many of them are left: more clusters than classes are merged to as many.
+    fn kept(&self) -> usize {
+        let classes = self.manifest.classes.len();
+        if classes >= 2 { self.clusters().min(classes) } else { self.clusters() }
+    }
+
     fn check(&self) -> Result<(), ExperimentError> {
         let (images, clusters) = (self.manifest.images.len(), self.clusters());
         if clusters < 2 {
@@ -263,7 +270,15 @@ impl Clustering<'_> {
         bar.finish();
         clock.mark("neighbours");
 
-        let found = self.group(&rows, &neighbours, stop)?;
+        let seen = Seen {
+            rows: &rows,
+            neighbours: &neighbours,
+            network: &network,
+            cache: &cache,
+            all: &all,
+            folder,
+        };
+        let found = self.group(&seen, progress, stop)?;
         clock.mark("clusters");
         let looks = Look::of_all(all.par_iter().map(|image| cache.image(*image)), size);
         let first = near_duplicates(&looks, &neighbours);
@@ -288,7 +303,7 @@ impl Clustering<'_> {
         let clustered = Clustered {
             folder: folder.to_owned(),
             images: images.len(),
-            clusters: self.clusters(),
+            clusters: self.kept(),
             found_by: best.found_by,
             candidates,
             near_duplicates: (0u32..).zip(&first).filter(|(image, first)| image != *first).count(),
@@ -331,18 +346,77 @@ impl Clustering<'_> {
         Ok(network)
     }
 
-    /// Groups in every way that is asked for.
+    /// Groups in every way that is asked for, k-means first.
     fn group(
         &self,
-        rows: &Embedding,
-        neighbours: &Neighbours,
+        seen: &Seen<'_>,
+        progress: &Shown,
         stop: &AtomicBool,
     ) -> Result<Vec<Groups>, ExperimentError> {
-        let _ = neighbours;
-        let seed = self.config.value.clustering.seed;
+        let config = &self.config.value.clustering;
+        let (clusters, seed) = (self.clusters(), config.seed);
         let found =
-            KMeans::fit(rows, self.clusters(), STARTS, seed, &self.device, stop).map_err(LearnError::from)?;
-        Ok(vec![Groups::of_kmeans(rows, &found)])
+            KMeans::fit(seen.rows, clusters, STARTS, seed, &self.device, stop).map_err(LearnError::from)?;
+        let mut groups = vec![(FoundBy::KMeans, Assignment::of_kmeans(seen.rows, &found))];
+        if config.method != ClusteringMethod::KMeans {
+            let scanned = self.scan(seen, progress, stop)?;
+            groups.push((FoundBy::Scan, scanned.before));
+            if config.scan.self_label_epochs > 0 {
+                groups.push((FoundBy::SelfLabel, scanned.assignment));
+            }
+        }
+        let count = self.kept();
+        let grouped = groups.into_iter().map(|(found_by, found)| {
+            let found = if found.clusters() > count { found.merged(seen.neighbours, count) } else { found };
+            Groups { found_by, clusters: found.labels(), confidence: found.confidences() }
+        });
+        Ok(grouped.collect())
+    }
+
+    /// SCAN, on stored features or with the network.
+    fn scan(&self, seen: &Seen<'_>, progress: &Shown, stop: &AtomicBool) -> Result<Scanned, ExperimentError> {
+        let config = &self.config.value;
+        let settings = &config.clustering.scan;
+        let scan = Scan {
+            config: settings,
+            clusters: self.clusters(),
+            seed: config.clustering.seed,
+            features: seen.rows,
+            neighbours: seen.neighbours,
+            device: self.device.clone(),
+        };
+        let frozen = match settings.frozen {
+            Switch::On => true,
+            Switch::Off => false,
+            Switch::Auto => device::is_cpu(&self.device),
+        };
+        let mut copies = Vec::new();
+        for number in 0..if frozen { u64::from(settings.copies) } else { 0 } {
+            let copy = AugmentedCopy { view: View::Contrast, number, seed: config.clustering.seed };
+            let bar = progress.begin("features of views", seen.all.len() as u64);
+            let (network, cache, views) = (seen.network, seen.cache, &config.views);
+            let found = embed_copy(network, cache, seen.all, views, copy, &self.store(), stop, &bar)?;
+            copies.push(found.normalised());
+            bar.finish();
+        }
+        let learning = match frozen {
+            true => Learning::Frozen { copies: &copies },
+            false => Learning::Whole {
+                network: seen.network,
+                cache: seen.cache,
+                indices: seen.all,
+                views: &config.views,
+            },
+        };
+        let bar = progress.begin("SCAN", scan.steps());
+        let found = scan.learn(learning, &seen.folder.join("scan"), stop, &bar)?;
+        bar.finish();
+        Ok(found)
+    }
+
+    /// Where features are kept, by content.
+    fn store(&self) -> PathBuf {
+        self.places.cache.join("features")
     }
 
     /// The ways with their quality, and the one to take.
@@ -358,15 +432,14 @@ impl Clustering<'_> {
             .map(|groups| Candidate {
                 found_by: groups.found_by,
                 quality: Quality::of(rows, neighbours, &groups.clusters, self.config.value.clustering.seed),
-                scores: scores(&groups.clusters, &labels, self.clusters(), self.manifest.classes.len()),
+                scores: scores(&groups.clusters, &labels, self.kept(), self.manifest.classes.len()),
             })
             .collect();
-        let mut best = 0;
-        for (place, candidate) in candidates.iter().enumerate().skip(1) {
-            if candidate.quality.agreement > candidates[best].quality.agreement + CLEARLY {
-                best = place;
-            }
-        }
+        let asked_for = self.config.value.clustering.method == ClusteringMethod::Scan;
+        let best = match asked_for {
+            true => candidates.len() - 1,
+            false => preferred(&candidates),
+        };
         let best = found.into_iter().nth(best).expect("k-means never fails");
         Ok((best, candidates))
     }
@@ -406,34 +479,33 @@ impl Clustering<'_> {
     }
 }
 
-/// One way's result.
-pub(super) struct Groups {
-    pub found_by: FoundBy,
-    pub clusters: Vec<u32>,
-    pub confidence: Vec<f32>,
+/// What clusters are made from.
+struct Seen<'a> {
+    rows: &'a Embedding,
+    neighbours: &'a Neighbours,
+    network: &'a Classifier,
+    cache: &'a ImageCache,
+    all: &'a [u32],
+    folder: &'a Path,
 }
 
-impl Groups {
-    /// k-means knows no probabilities; an image is as sure as it is nearer to its own centre than to the next.
-    fn of_kmeans(rows: &Embedding, found: &KMeans) -> Self {
-        let centres = found.centres();
-        let sure = |(row, own): (usize, &u32)| {
-            let mut nearest = [f32::INFINITY; 2];
-            for centre in 0..centres.len() {
-                let squares = rows.row(row).iter().zip(centres.row(centre)).map(|(a, b)| (a - b).powi(2));
-                let distance = squares.sum::<f32>().sqrt();
-                let place = usize::from(centre as u32 != *own);
-                nearest[place] = nearest[place].min(distance);
-            }
-            let [own, next] = nearest;
-            if own + next > 0.0 { (next / (own + next)).clamp(0.0, 1.0) } else { 0.5 }
-        };
-        Self {
-            found_by: FoundBy::KMeans,
-            clusters: found.assignment().to_vec(),
-            confidence: found.assignment().par_iter().enumerate().map(sure).collect(),
+/// One way's result.
+struct Groups {
+    found_by: FoundBy,
+    clusters: Vec<u32>,
+    confidence: Vec<f32>,
+}
+
+/// The way that is clearly better than k-means inside, without being worse by how far its clusters lie apart; else k-means.
+fn preferred(candidates: &[Candidate]) -> usize {
+    let mut best = 0;
+    for (place, candidate) in candidates.iter().enumerate() {
+        let (new, old) = (candidate.quality, candidates[best].quality);
+        if new.agreement > old.agreement + CLEARLY && new.silhouette > old.silhouette - CLEARLY {
+            best = place;
         }
     }
+    best
 }
 
 /// Against the labels that are known, if any are.

@@ -24,7 +24,6 @@ const JPEG_QUALITY: u8 = 85;
 /// A cluster at a glance: its most typical images.
 pub(super) struct SheetOf {
     pub cluster: usize,
-    pub size: usize,
     pub jpeg: Vec<u8>,
 }
 
@@ -46,7 +45,7 @@ impl SheetOf {
             JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
                 .encode(sheet.as_raw(), sheet.width(), sheet.height(), ExtendedColorType::Rgb8)
                 .expect("a sheet of some hundred pixels is encoded to memory");
-            Self { cluster, size: members.len(), jpeg }
+            Self { cluster, jpeg }
         };
         members.par_iter().enumerate().map(sheet).collect()
     }
