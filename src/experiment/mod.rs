@@ -7,7 +7,6 @@
 mod baseline;
 mod card;
 mod clusters;
-mod clusters_page;
 mod dataset;
 mod execute;
 mod finished;

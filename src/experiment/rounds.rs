@@ -12,7 +12,7 @@ use super::{Dataset, ExperimentError, FinishedRun, Places, Shown};
 use crate::clustering::{Choice, LearnError, Pool, Selection};
 use crate::data::{ContentHash, ImageCache, Manifest};
 use crate::files::{WriteError, atomic_write};
-use crate::project::{CHOSEN_BY, LabelStore, read_clusters};
+use crate::project::{CHOSEN_BY, LabelStore};
 use crate::report::contact_sheet;
 
 /// Columns of a round's contact sheet, and how wide each picture is shown.
@@ -57,7 +57,7 @@ impl Round<'_> {
     /// If there is no clustering, the labels cannot be read, or nothing is left to label.
     pub fn write(&self, progress: &Shown, stop: &AtomicBool) -> Result<Chosen, ExperimentError> {
         let clustered = Clustered::latest(self.places)?.ok_or(ExperimentError::NotClustered)?;
-        let table = read_clusters(&clustered.folder.join(CLUSTERS))?;
+        let table = clustered.table()?;
         let rows = clustered.features()?;
         if rows.len() != table.len() {
             let reason = format!("it has {} images, its features {}", table.len(), rows.len());

@@ -7,10 +7,10 @@ use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 
-use super::ExperimentError;
-use super::clusters::Clustered;
+use super::Clustered;
 use crate::clustering::{Embedding, Purity};
 use crate::data::ImageCache;
+use crate::experiment::ExperimentError;
 use crate::files::atomic_write;
 use crate::project::ClusterRow;
 use crate::report::{confusion_svg, contact_sheet, duration, escape, illustrated_page, map_svg, thousands};
@@ -75,8 +75,7 @@ fn most_typical(members: &[u32], table: &[ClusterRow], rows: &Embedding) -> Vec<
 pub(super) struct ClusterPage<'a> {
     pub clustered: &'a Clustered,
     pub sheets: &'a [SheetOf],
-    pub points: &'a [[f32; 2]],
-    pub clusters: &'a [u32],
+    pub table: &'a [ClusterRow],
     /// Class of each image, where known.
     pub labels: &'a [Option<u16>],
     pub classes: &'a [String],
@@ -105,9 +104,14 @@ impl ClusterPage<'_> {
         Ok(atomic_write(&folder.join("clusters.html"), page.as_bytes())?)
     }
 
+    fn clusters(&self) -> Vec<u32> {
+        self.table.iter().map(|row| row.cluster).collect()
+    }
+
     fn map(&self) -> String {
         let names: Vec<String> = (0..self.clustered.clusters).map(|cluster| cluster.to_string()).collect();
-        map_svg("Map of all images, coloured by cluster", self.points, self.clusters, &names)
+        let points: Vec<[f32; 2]> = self.table.iter().map(|row| [row.x, row.y]).collect();
+        map_svg("Map of all images, coloured by cluster", &points, &self.clusters(), &names)
     }
 
     fn confusion(&self) -> Option<String> {
@@ -157,7 +161,7 @@ impl ClusterPage<'_> {
     }
 
     fn each_cluster(&self, page: &mut String) {
-        let purity = Purity::of_all(self.clusters, self.clustered.clusters, self.labels);
+        let purity = Purity::of_all(&self.clusters(), self.clustered.clusters, self.labels);
         *page += "<section><h2>Clusters <small>the most typical images of each</small></h2>\n<div class=\"grid charts\">\n";
         for (sheet, purity) in self.sheets.iter().zip(&purity) {
             let picture = base64::engine::general_purpose::STANDARD.encode(&sheet.jpeg);
