@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use crate::bench::{
-    AlgorithmsOptions, InputOptions, ManifestOptions, ParityOptions, PictureOptions, StepOptions, algorithms,
-    input, manifest, parity, pictures, step,
+    AlgorithmsOptions, InputOptions, ManifestOptions, NeighbourOptions, ParityOptions, PictureOptions,
+    StepOptions, algorithms, input, manifest, neighbours, parity, pictures, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -18,6 +18,8 @@ pub enum Bench {
     Input(InputOptions),
     /// A list of a million images: write, read, split, sample.
     Manifest(ManifestOptions),
+    /// The most similar images of each of very many.
+    Neighbours(NeighbourOptions),
     /// The numbers of a device against those of the CPU.
     Parity(ParityOptions),
     /// Draw images to measure on.
@@ -35,6 +37,7 @@ impl Bench {
             }
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
+            Self::Neighbours(options) => println!("{}", serde_json::to_string(&neighbours(&options)?)?),
             Self::Pictures(options) => pictures(&options)?,
             Self::Parity(options) => {
                 let report = parity(&options)?;

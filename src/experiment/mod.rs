@@ -99,9 +99,7 @@ pub enum ExperimentError {
     #[error("every image that was grouped has a label already, or has gone")]
     NothingToLabel,
     /// Nobody said how many clusters.
-    #[error(
-        "there are no classes yet, so it is not clear how many clusters to make; say `--clusters N`, 2 or more"
-    )]
+    #[error("say how many clusters to make: `--clusters N`, 2 or more; there are no classes to tell")]
     HowManyClusters,
     /// More clusters than images.
     #[error(
