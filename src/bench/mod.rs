@@ -2,6 +2,7 @@
 //!
 //! - [`step()`]: a whole training step, as the trainer does it;
 //! - [`algorithms()`]: the same with each algorithm, and how much of it is the algorithm's own arithmetic;
+//! - [`simclr()`]: a step of pretraining without labels;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
 //! - [`parity()`]: the numbers of a device against those of the CPU;
@@ -16,6 +17,7 @@ mod manifest;
 mod parity;
 mod pictures;
 mod process;
+mod simclr;
 mod step;
 
 pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
@@ -23,6 +25,7 @@ pub use input::{InputOptions, InputReport, input};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
+pub use simclr::{SimClrOptions, SimClrReport, simclr};
 pub use step::{StepOptions, StepReport, step};
 
 /// Why something could not be measured.

@@ -23,6 +23,7 @@ pub use features::{AugmentedCopy, embed, embed_copy};
 pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use neighbours::{Neighbours, Search};
+pub(crate) use pretext::Contrast;
 pub use pretext::{BACKBONE, SimClr};
 pub use scan::{Learning, Scan, Scanned};
 

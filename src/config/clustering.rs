@@ -129,7 +129,7 @@ pub struct ScanConfig {
     pub entropy_weight: f64,
     /// Probability above which an image teaches its own strong view. SCAN: 0.99.
     pub confidence: f64,
-    /// Learning rate; unset, 1e-3 for heads on a frozen network, else 1e-4 as in SCAN.
+    /// Learning rate; unset, 3e-3 for heads on a frozen network, else 1e-4 as in SCAN.
     pub lr: Option<f64>,
     /// Weight decay; biases and norms have none. SCAN: 1e-4.
     pub weight_decay: f64,
