@@ -39,7 +39,7 @@ def step(a):
     times = []
     for number in range(a.steps + 2):
         start = time.perf_counter()
-        loss = nt_xent(model(x), 0.5)
+        loss = nt_xent(model(x), 0.2)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -13,8 +13,8 @@
 //! - heads begin at the centres of k-means, each at those of another start (`start = "random"`: as published);
 //! - a cluster that no image of an epoch was assigned to is *repaired*: its row of the head becomes that of the largest cluster, a
 //!   tenth of noise added, and the entropy drives the two apart;
-//! - self-labelling that empties a cluster or makes neighbours disagree more (the loss of step 1, over all images) is undone: where
-//!   few images are confident, as on features that do not part the classes, it was seen to cost 20 points.
+//! - self-labelling that leaves fewer clusters in use ([`Assignment::effective`], by more than a tenth) is undone: where few images
+//!   are confident, as on features that hardly part the classes, it was seen to cost 20 points of accuracy.
 
 mod lessons;
 mod material;
@@ -39,6 +39,9 @@ use crate::files::WriteError;
 use crate::random::{Purpose, stream};
 use crate::report::Progress;
 use crate::training::{OptimizerConfig, precision};
+
+/// Share of the clusters in use that self-labelling must leave so.
+const STILL_IN_USE: f64 = 0.9;
 
 /// What clusters are learned from.
 #[derive(Debug, Clone)]
@@ -72,8 +75,24 @@ pub struct Scanned {
     pub repaired: u64,
     /// Whether self-labelling did harm and was undone.
     pub undone: bool,
-    /// The network, where it learned too; off autodiff.
+    /// The network, where it learned too (a single cluster leaves nothing to learn); off autodiff.
     pub network: Option<Classifier>,
+}
+
+impl Scanned {
+    /// One cluster leaves nothing to learn.
+    fn all_in_one(images: usize) -> Self {
+        let assignment = Assignment::of_logits(vec![0.0; images], 1);
+        Self {
+            before: assignment.clone(),
+            assignment,
+            losses: vec![0.0],
+            head: 0,
+            repaired: 0,
+            undone: false,
+            network: None,
+        }
+    }
 }
 
 impl Scan<'_> {
@@ -109,6 +128,10 @@ impl Scan<'_> {
             return Err(ClusterError::Empty.into());
         }
         assert!(self.neighbours.is_empty() || self.neighbours.len() == rows, "neighbours of every image");
+        if self.clusters == 1 {
+            progress.set(self.steps());
+            return Ok(Scanned::all_in_one(rows));
+        }
         let (network, material) = Material::new(learning, self.features, self.seed);
         let device = network.as_ref().map_or_else(|| self.device.clone(), |network| network.device().inner());
         let network =
@@ -173,8 +196,7 @@ impl Run<'_> {
                 .teach(&mut labels, |step| material.weak_and_strong(&sampler.batch(step, batch), epochs))?;
             let learner = labels.finish();
             let after = self.assignments(&learner)?.remove(0);
-            scanned.undone = after.empty().len() > scanned.before.empty().len()
-                || after.scan_loss(neighbours, config.entropy_weight) > scanned.losses[head];
+            scanned.undone = after.effective() < STILL_IN_USE * scanned.before.effective();
             if !scanned.undone {
                 scanned.assignment = after;
                 scanned.network = learner.network().map(|network| network.detached().separate());
