@@ -25,7 +25,7 @@ pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use neighbours::{Neighbours, Search};
 pub(crate) use pretext::Contrast;
 pub use pretext::{BACKBONE, SimClr};
-pub use scan::{Learning, Scan, Scanned};
+pub use scan::{Learning, Scan, Scanned, SelfLabelling};
 
 /// Why images cannot be grouped.
 #[derive(Debug, thiserror::Error)]

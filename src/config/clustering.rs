@@ -125,7 +125,7 @@ pub struct ScanConfig {
     pub heads: u32,
     /// Where heads begin.
     pub start: HeadStart,
-    /// λ: weight of the entropy that keeps clusters filled. SCAN: 5.
+    /// λ: weight of the entropy that keeps clusters filled, and of equal size; less where classes are unequal. SCAN: 5.
     pub entropy_weight: f64,
     /// Probability above which an image teaches its own strong view. SCAN: 0.99.
     pub confidence: f64,
