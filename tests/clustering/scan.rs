@@ -95,7 +95,8 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
         batch: 50,
         heads: 2,
         checkpoint_every: 2,
-        confidence: 0.3,
+        // Below the share of a cluster: every image teaches.
+        confidence: 0.2,
         start: HeadStart::Random,
         ..ScanConfig::default()
     };
@@ -118,16 +119,14 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
         let mut interruptions = 0;
         let found = loop {
             match learn(&config, features, 4, learning, &own("parts"), true) {
-                Err(LearnError::Cluster(ClusterError::Interrupted)) => interruptions += 1,
+                Err(LearnError::Cluster(ClusterError::Interrupted)) if interruptions < 50 => {
+                    interruptions += 1
+                }
                 Err(other) => panic!("{other}"),
                 Ok(found) => break found,
             }
-            // A network that is told to stop does not look at all images between the parts.
-            if name == "whole" && interruptions == 8 {
-                break learn(&config, features, 4, learning, &own("parts"), false).expect("it runs");
-            }
         };
-        // After every step but the last of each part of 9 and 6.
+        // After every step but the last of each part: of 9 and 6, of 6 and 4.
         assert_eq!(interruptions, if name == "frozen" { 13 } else { 8 });
         assert_eq!(found.assignment, expected.assignment, "{name}");
         assert_eq!((found.losses, found.repaired), (expected.losses, expected.repaired), "{name}");
