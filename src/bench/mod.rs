@@ -2,6 +2,7 @@
 //!
 //! - [`step()`]: a whole training step, as the trainer does it;
 //! - [`algorithms()`]: the same with each algorithm, and how much of it is the algorithm's own arithmetic;
+//! - [`simclr()`]: a step of pretraining without labels;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
 //! - [`neighbours()`]: the most similar images of each of very many;
@@ -18,6 +19,7 @@ mod neighbours;
 mod parity;
 mod pictures;
 mod process;
+mod simclr;
 mod step;
 
 pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
@@ -26,6 +28,7 @@ pub use manifest::{ManifestOptions, ManifestReport, manifest};
 pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
+pub use simclr::{SimClrOptions, SimClrReport, simclr};
 pub use step::{StepOptions, StepReport, step};
 
 /// Why something could not be measured.

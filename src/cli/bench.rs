@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use crate::bench::{
     AlgorithmsOptions, InputOptions, ManifestOptions, NeighbourOptions, ParityOptions, PictureOptions,
-    StepOptions, algorithms, input, manifest, neighbours, parity, pictures, step,
+    SimClrOptions, StepOptions, algorithms, input, manifest, neighbours, parity, pictures, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -14,6 +14,8 @@ pub enum Bench {
     Step(StepOptions),
     /// A step with each algorithm, relative to FixMatch; a line for each.
     Algorithms(AlgorithmsOptions),
+    /// A step of SimCLR.
+    Simclr(SimClrOptions),
     /// Images a second through decoding, cache, views and upload.
     Input(InputOptions),
     /// A list of a million images: write, read, split, sample.
@@ -35,6 +37,7 @@ impl Bench {
                     println!("{}", serde_json::to_string(&report)?);
                 }
             }
+            Self::Simclr(options) => println!("{}", serde_json::to_string(&simclr(&options)?)?),
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
             Self::Neighbours(options) => println!("{}", serde_json::to_string(&neighbours(&options)?)?),

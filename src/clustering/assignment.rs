@@ -91,6 +91,14 @@ impl Assignment {
         (0u32..).zip(self.sizes()).filter(|(_, size)| *size == 0).map(|(cluster, _)| cluster).collect()
     }
 
+    /// How many clusters are in use: of equal clusters their number, of unequal ones fewer (the exponential of the entropy of
+    /// their sizes).
+    pub fn effective(&self) -> f64 {
+        let total = self.len().max(1) as f64;
+        let shares = self.sizes().into_iter().filter(|size| *size > 0).map(|size| size as f64 / total);
+        shares.map(|share| -share * share.ln()).sum::<f64>().exp()
+    }
+
     /// Share of images whose cluster has a probability above `confidence`.
     pub fn confident(&self, confidence: f32) -> f64 {
         let sure = self.confidences().into_iter().filter(|found| *found > confidence).count();
@@ -234,6 +242,7 @@ mod tests {
         let near = neighbours(&rows, 4);
         let losses = [&right, &wrong, &one].map(|found| found.scan_loss(&near, 5.0));
         assert!(losses[0] < losses[1] && losses[0] < losses[2], "{losses:?}");
+        assert!((right.effective() - 3.0).abs() < 1e-9 && one.effective() == 1.0);
         assert!(right.confident(0.99) == 1.0 && right.confident(0.9999) == 0.0);
     }
 

@@ -30,8 +30,10 @@ const BATCH: usize = 64;
 const NAME: &str = "features";
 
 /// Which views' features are wanted instead of the images' own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AugmentedCopy {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AugmentedCopy<'a> {
+    /// How views are made.
+    pub views: &'a ViewConfig,
     /// The kind of view.
     pub view: View,
     /// Which of several such views.
@@ -54,8 +56,7 @@ pub fn embed(
     stop: &AtomicBool,
     progress: &Progress,
 ) -> Result<Embedding, LearnError> {
-    let views = ViewConfig { normalisation: *normalisation, ..ViewConfig::default() };
-    Store { network, cache, views: &views, copy: None }.embed(indices, folder, stop, progress)
+    Store { network, cache, normalisation, copy: None }.embed(indices, folder, stop, progress)
 }
 
 /// [`embed`] of augmented copies of the images.
@@ -66,13 +67,13 @@ pub fn embed_copy(
     network: &Classifier,
     cache: &ImageCache,
     indices: &[u32],
-    views: &ViewConfig,
-    copy: AugmentedCopy,
+    copy: AugmentedCopy<'_>,
     folder: &Path,
     stop: &AtomicBool,
     progress: &Progress,
 ) -> Result<Embedding, LearnError> {
-    Store { network, cache, views, copy: Some(copy) }.embed(indices, folder, stop, progress)
+    let normalisation = &copy.views.normalisation;
+    Store { network, cache, normalisation, copy: Some(copy) }.embed(indices, folder, stop, progress)
 }
 
 /// Identifies weights: the first half of a hash of all of them.
@@ -92,8 +93,8 @@ fn short(hasher: &blake3::Hasher) -> String {
 struct Store<'a> {
     network: &'a Classifier,
     cache: &'a ImageCache,
-    views: &'a ViewConfig,
-    copy: Option<AugmentedCopy>,
+    normalisation: &'a Normalisation,
+    copy: Option<AugmentedCopy<'a>>,
 }
 
 impl Store<'_> {
@@ -130,12 +131,12 @@ impl Store<'_> {
     fn recipe(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(fingerprint(self.network).as_bytes());
-        let preprocessing = match self.copy {
-            None => serde_json::to_vec(&self.views.normalisation),
-            Some(_) => serde_json::to_vec(self.views),
-        };
-        hasher.update(&preprocessing.expect("plain data"));
-        hasher.update(format!("{} {:?}", self.cache.size(), self.copy).as_bytes());
+        hasher.update(&self.cache.size().to_le_bytes());
+        hasher.update(&serde_json::to_vec(self.normalisation).expect("plain data"));
+        if let Some(AugmentedCopy { views, view, number, seed }) = self.copy {
+            hasher.update(&serde_json::to_vec(views).expect("plain data"));
+            hasher.update(format!("{view:?} {number} {seed}").as_bytes());
+        }
         short(&hasher)
     }
 
@@ -154,7 +155,7 @@ impl Store<'_> {
 
     fn compute(&self, shard: &[u32], stop: &AtomicBool, progress: &Progress) -> Result<Vec<f32>, LearnError> {
         let (size, dim) = (self.cache.size() as usize, self.network.feature_size());
-        let predictor = Predictor::new(self.network, size, &self.views.normalisation, BATCH);
+        let predictor = Predictor::new(self.network, size, self.normalisation, BATCH);
         let mut values: Vec<f32> = Vec::with_capacity(shard.len() * dim);
         for batch in shard.chunks(BATCH) {
             if stop.load(Ordering::Relaxed) {
@@ -182,7 +183,7 @@ impl Store<'_> {
         }
     }
 
-    fn copies(&self, batch: &[u32], copy: AugmentedCopy) -> Vec<u8> {
+    fn copies(&self, batch: &[u32], copy: AugmentedCopy<'_>) -> Vec<u8> {
         let request = |index: &u32| ViewRequest {
             source: self.cache.image(*index),
             image: u64::from(*index),
@@ -192,7 +193,7 @@ impl Store<'_> {
         let requests: Vec<ViewRequest<'_>> = batch.iter().map(request).collect();
         let size = self.cache.size() as usize;
         let mut out = vec![0; batch.len() * size * size * 3];
-        fill_views(&requests, size, self.views, copy.seed, &mut out);
+        fill_views(&requests, size, copy.views, copy.seed, &mut out);
         out
     }
 }

@@ -29,9 +29,10 @@ pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use map::map;
 pub use neighbours::{Neighbours, Search};
+pub(crate) use pretext::Contrast;
 pub use pretext::{BACKBONE, SimClr};
 pub use quality::{Purity, Quality};
-pub use scan::{Learning, Scan, Scanned};
+pub use scan::{Learning, Scan, Scanned, SelfLabelling};
 pub use select::{Choice, Pool, Selection};
 
 /// Why images cannot be grouped.

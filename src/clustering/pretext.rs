@@ -16,7 +16,7 @@ use super::features::fingerprint;
 use super::learner::Learner;
 use super::{ClusterError, nt_xent};
 use crate::algorithms::Ranks;
-use crate::augment::{View, ViewConfig, ViewRequest, fill_views};
+use crate::augment::{Normalisation, View, ViewConfig, ViewRequest, fill_views};
 use crate::config::SimClrConfig;
 use crate::data::{ImageCache, Order, Pick, Sampler};
 use crate::files::WriteError;
@@ -89,7 +89,9 @@ impl SimClr<'_> {
             fingerprint(network),
             self.seed
         );
-        let mut lesson = Contrast::new(*self, network);
+        let normalisation = &self.views.normalisation;
+        let size = self.cache.size() as usize;
+        let mut lesson = Contrast::new(config, normalisation, size, self.seed, ranks, network);
         let course = Course {
             name: "SimCLR",
             kind,
@@ -106,7 +108,7 @@ impl SimClr<'_> {
         let (cache, views, seed) = (self.cache, self.views, self.seed);
         course
             .teach(&mut lesson, move |step| pair_of_views(&sampler.batch(step, batch), cache, views, seed))?;
-        let network = lesson.learner.network().expect("the network learns").detached().separate();
+        let network = lesson.network().detached().separate();
         if rank == 0 {
             network.save_safetensors(&folder.join(BACKBONE))?;
         }
@@ -134,27 +136,57 @@ fn pair_of_views(picks: &[Pick], cache: &ImageCache, views: &ViewConfig, seed: u
 
 /// One run of SimCLR between two steps.
 pub(crate) struct Contrast<'a> {
-    settings: SimClr<'a>,
+    config: &'a SimClrConfig,
+    normalisation: &'a Normalisation,
+    size: usize,
+    seed: u64,
+    ranks: &'a dyn Ranks,
     learner: Learner<ProjectionHead>,
 }
 
 impl<'a> Contrast<'a> {
-    /// Before the first step.
-    pub fn new(settings: SimClr<'a>, network: &Classifier) -> Self {
-        let config = settings.config;
+    /// Before the first step, for pictures of `size` × `size` pixels.
+    pub fn new(
+        config: &'a SimClrConfig,
+        normalisation: &'a Normalisation,
+        size: usize,
+        seed: u64,
+        ranks: &'a dyn Ranks,
+        network: &Classifier,
+    ) -> Self {
         let device = network.device().inner();
         // Running statistics are shared among clones; the caller's stay as they are.
         let network = network.detached().separate().with_precision(precision(config.precision, &device));
-        let seed = stream(settings.seed, Purpose::Initialisation, [3, 0, 0]).random();
-        let head =
-            ProjectionHead::new(network.feature_size(), config.projection as usize, seed, &device.autodiff());
+        let of_head = stream(seed, Purpose::Initialisation, [3, 0, 0]).random();
+        let outputs = config.projection as usize;
+        let head = ProjectionHead::new(network.feature_size(), outputs, of_head, &device.autodiff());
         let optimizer = OptimizerConfig {
             rule: config.optimizer,
             weight_decay: config.weight_decay,
             momentum: config.momentum,
             layer_decay: 1.0,
         };
-        Self { settings, learner: Learner::new(Some(network), head, optimizer) }
+        let learner = Learner::new(Some(network), head, optimizer);
+        Self { config, normalisation, size, seed, ranks, learner }
+    }
+
+    fn network(&self) -> &Classifier {
+        self.learner.network().expect("the network learns")
+    }
+
+    /// One step on the first and then the second views of all images, `[2 B, S, S, 3]`.
+    pub fn advance(&mut self, step: u64, views: Vec<u8>, lr: f64) -> Scalars {
+        let device = self.network().device().inner();
+        let images = images_to_tensor(views, self.size, self.normalisation, &device);
+        let rows = images.dims()[0] / 2;
+        let noise = stream(self.seed, Purpose::Network, [step, self.ranks.rank() as u64, 0]).random();
+        let features = self.network().forward(images, Mode::train(noise)).features; // h
+        let projected = self.learner.head().forward(features); // z
+        let [first, second] = [0, 1].map(|view| projected.clone().narrow(0, view * rows, rows));
+        let loss = nt_xent(first, second, self.config.temperature as f32, self.ranks);
+        let scalars = vec![("loss", loss.clone().inner())];
+        self.learner.descend(loss, lr, self.ranks);
+        scalars
     }
 }
 
@@ -163,19 +195,7 @@ impl Lesson for Contrast<'_> {
     type Batch = Vec<u8>;
 
     fn step(&mut self, step: u64, batch: Vec<u8>, lr: f64) -> Scalars {
-        let SimClr { config, views, cache, seed, ranks, .. } = self.settings;
-        let network = self.learner.network().expect("the network learns");
-        let device = network.device().inner();
-        let images = images_to_tensor(batch, cache.size() as usize, &views.normalisation, &device);
-        let [rows, ..] = images.dims();
-        let noise = stream(seed, Purpose::Network, [step, ranks.rank() as u64, 0]).random();
-        let features = network.forward(images, Mode::train(noise)).features; // h
-        let projected = self.learner.head().forward(features); // z
-        let [first, second] = [0, 1].map(|view| projected.clone().narrow(0, view * rows / 2, rows / 2));
-        let loss = nt_xent(first, second, config.temperature as f32, ranks);
-        let scalars = vec![("loss", loss.clone().inner())];
-        self.learner.descend(loss, lr, ranks);
-        scalars
+        self.advance(step, batch, lr)
     }
 
     fn save(&self, progress: checkpoint::Progress) -> Checkpoint {
@@ -183,7 +203,7 @@ impl Lesson for Contrast<'_> {
     }
 
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
-        let device = self.learner.network().expect("the network learns").device().inner();
+        let device = self.network().device().inner();
         self.learner.restore(checkpoint, &device)
     }
 }

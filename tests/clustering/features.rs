@@ -69,10 +69,10 @@ fn copies_are_views_and_differ() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let network = resnet();
     let copy = |number, seed| {
-        let copy = AugmentedCopy { view: View::Strong, number, seed };
         let (views, stop) = (ViewConfig::default(), AtomicBool::new(false));
+        let copy = AugmentedCopy { views: &views, view: View::Strong, number, seed };
         let (cache, indices) = (&clothes.cache, &clothes.indices);
-        embed_copy(&network, cache, indices, &views, copy, folder.path(), &stop, &Progress::hidden())
+        embed_copy(&network, cache, indices, copy, folder.path(), &stop, &Progress::hidden())
             .expect("it runs")
     };
     let plain = run(&network, &clothes, &clothes.indices, folder.path(), false).expect("it runs");

@@ -66,7 +66,7 @@ fn the_loss_falls_and_neighbours_become_alike() {
     println!(
         "loss {first:.3} → {last:.3}; agreement: random {random:.3}, pixels {pixels:.3}, SimCLR {learned:.3}"
     );
-    assert!(last < 0.85 * first, "{first} {last}");
+    assert!(last < first - 0.4, "{first} {last}");
     assert!(learned > random + 0.03, "{learned} {random}");
     let mut stored = resnet();
     stored.load_safetensors(&folder.path().join(BACKBONE)).expect("a file of weights");

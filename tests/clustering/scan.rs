@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use harvest::augment::{Normalisation, ViewConfig};
-use harvest::clustering::{ClusterError, Embedding, LearnError, Learning, Scan, Scanned, embed};
+use harvest::clustering::{
+    ClusterError, Embedding, LearnError, Learning, Scan, Scanned, SelfLabelling, embed,
+};
 use harvest::config::{HeadStart, ScanConfig};
 use harvest::metrics::ClusterScores;
 use harvest::report::Progress;
@@ -39,20 +41,42 @@ fn accuracy(labels: &[u32], groups: &[usize], clusters: usize, classes: usize) -
 
 #[test]
 fn separated_clouds_are_found() {
-    let (features, groups) = clouds(10, 60, 32, 0.4, 1);
+    let (features, groups) = clouds(&[80; 10], 32, 0.4, 1);
     let found = frozen(&ScanConfig::default(), &features, 10);
     let accuracy = accuracy(&found.assignment.labels(), &groups, 10, 10);
     assert!(accuracy > 0.95, "{accuracy}");
-    assert!(found.assignment.empty().is_empty() && !found.undone);
+    assert!(found.assignment.empty().is_empty());
+    assert_eq!(found.self_labelling, SelfLabelling::Done);
     assert_eq!((found.losses.len(), found.network.is_none()), (5, true));
     assert!(found.losses.iter().all(|loss| *loss >= found.losses[found.head]));
     let confident = [&found.before, &found.assignment].map(|found| found.confident(0.99));
-    assert!(confident[1] >= confident[0] && confident[1] > 0.9, "{confident:?}");
+    assert!(confident[1] >= confident[0] && confident[1] > 0.5, "{confident:?}");
+}
+
+/// The entropy wants clusters of equal size; of unequal ones its weight must allow.
+#[test]
+fn clouds_of_unequal_size_want_a_smaller_weight_of_the_entropy() {
+    let (features, groups) = clouds(&[140, 60, 60, 140, 60, 60], 32, 0.4, 1);
+    let config = ScanConfig { entropy_weight: 2.0, ..ScanConfig::default() };
+    let found = frozen(&config, &features, 6);
+    let accuracy = accuracy(&found.assignment.labels(), &groups, 6, 6);
+    assert!(accuracy > 0.95, "{accuracy}");
+}
+
+#[test]
+fn the_unsure_do_not_teach() {
+    // Hardly any clouds at all, and no time to become sure.
+    let (features, _) = clouds(&[30; 6], 8, 3.0, 4);
+    let found = frozen(&ScanConfig { epochs: 1, ..ScanConfig::default() }, &features, 6);
+    assert!(matches!(found.self_labelling, SelfLabelling::TooFewConfident(share) if share < 0.1));
+    assert_eq!(found.assignment, found.before);
+    let off = ScanConfig { self_label_epochs: 0, ..ScanConfig::default() };
+    assert_eq!(frozen(&off, &features, 6).self_labelling, SelfLabelling::Off);
 }
 
 #[test]
 fn more_clusters_than_classes_are_merged() {
-    let (features, groups) = clouds(5, 80, 16, 0.3, 2);
+    let (features, groups) = clouds(&[160, 80, 80, 160, 80], 16, 0.3, 2);
     let found = frozen(&ScanConfig::default(), &features, 12).assignment;
     assert_eq!(found.clusters(), 12);
     let merged = found.merged(&neighbours(&features, 20), 5);
@@ -62,8 +86,8 @@ fn more_clusters_than_classes_are_merged() {
 
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_numbers() {
-    let (features, _) = clouds(4, 20, 8, 0.5, 3);
-    let (copy, _) = clouds(4, 20, 8, 0.5, 3);
+    let (features, _) = clouds(&[40, 20, 20, 40], 8, 0.5, 3);
+    let (copy, _) = clouds(&[40, 20, 20, 40], 8, 0.5, 3);
     let copies = [copy];
     let config = ScanConfig {
         epochs: 3,
@@ -71,7 +95,8 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
         batch: 50,
         heads: 2,
         checkpoint_every: 2,
-        confidence: 0.3,
+        // Below the share of a cluster: every image teaches.
+        confidence: 0.2,
         start: HeadStart::Random,
         ..ScanConfig::default()
     };
@@ -94,19 +119,19 @@ fn an_interrupted_run_goes_on_to_the_same_numbers() {
         let mut interruptions = 0;
         let found = loop {
             match learn(&config, features, 4, learning, &own("parts"), true) {
-                Err(LearnError::Cluster(ClusterError::Interrupted)) => interruptions += 1,
+                Err(LearnError::Cluster(ClusterError::Interrupted)) if interruptions < 50 => {
+                    interruptions += 1
+                }
                 Err(other) => panic!("{other}"),
                 Ok(found) => break found,
             }
-            // A network that is told to stop does not look at all images between the parts.
-            if name == "whole" && interruptions == 8 {
-                break learn(&config, features, 4, learning, &own("parts"), false).expect("it runs");
-            }
         };
-        // After every step but the last of each part of 9 and 6.
+        // After every step but the last of each part: of 9 and 6, of 6 and 4.
         assert_eq!(interruptions, if name == "frozen" { 13 } else { 8 });
         assert_eq!(found.assignment, expected.assignment, "{name}");
         assert_eq!((found.losses, found.repaired), (expected.losses, expected.repaired), "{name}");
+        assert_eq!(found.self_labelling, expected.self_labelling);
+        assert!(matches!(found.self_labelling, SelfLabelling::Done | SelfLabelling::Undone));
         let weights = |network: &Option<Classifier>| network.as_ref().map(Classifier::to_tensors);
         assert_eq!(weights(&found.network), weights(&expected.network), "{name}");
         assert_eq!(found.network.is_some(), name == "whole");
@@ -141,7 +166,7 @@ fn a_network_learns_with_its_heads_and_the_one_given_stays() {
 #[test]
 fn a_head_that_begins_at_random_repairs_emptied_clusters() {
     // Balance hardly counts, so that clusters empty.
-    let (features, _) = clouds(6, 40, 12, 0.3, 5);
+    let (features, _) = clouds(&[80, 40, 40, 80, 40, 40], 12, 0.3, 5);
     let config =
         ScanConfig { start: HeadStart::Random, entropy_weight: 1.0, lr: Some(0.02), ..ScanConfig::default() };
     let found = frozen(&config, &features, 12);
@@ -153,7 +178,7 @@ fn a_head_that_begins_at_random_repairs_emptied_clusters() {
 #[test]
 fn there_is_a_result_where_there_is_nothing_to_find() {
     let config = ScanConfig { epochs: 3, self_label_epochs: 2, ..ScanConfig::default() };
-    let (cloud, _) = clouds(1, 20, 6, 0.1, 1);
+    let (cloud, _) = clouds(&[40], 6, 0.1, 1);
     let equal = Embedding::new(vec![0.5; 30 * 4], 4).expect("finite");
     let zeros = Embedding::new(vec![0.0; 30 * 4], 4).expect("finite");
     let few = cloud.select(&[0, 1, 2]);
@@ -180,7 +205,7 @@ fn there_is_a_result_where_there_is_nothing_to_find() {
 
 #[test]
 fn an_absurd_rate_is_said() {
-    let (features, _) = clouds(3, 20, 6, 0.3, 1);
+    let (features, _) = clouds(&[40, 20, 20], 6, 0.3, 1);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = ScanConfig { lr: Some(f64::MAX), ..ScanConfig::default() };
     let error = learn(&config, &features, 3, Learning::Frozen { copies: &[] }, folder.path(), false)

@@ -90,18 +90,15 @@ pub fn agreement(rows: &Embedding, labels: &[u32]) -> f64 {
     neighbours(rows, 10).agreement(labels).0
 }
 
-/// Clouds of unequal size in `dim` directions at random, `each` rows in a small one and twice as many in every third.
-pub fn clouds(groups: usize, each: usize, dim: usize, noise: f32, seed: u64) -> (Embedding, Vec<usize>) {
+/// A cloud of so many rows for each of `sizes`, around centres that lie in random directions.
+pub fn clouds(sizes: &[usize], dim: usize, noise: f32, seed: u64) -> (Embedding, Vec<usize>) {
     let mut rng = stream(seed, Purpose::Demo, [7, 0, 0]);
     let mut normal = || {
         let (u, v): (f32, f32) = (rng.random(), rng.random());
         (-2.0 * (1.0 - u).ln()).sqrt() * (std::f32::consts::TAU * v).cos()
     };
-    let centres: Vec<Vec<f32>> = (0..groups).map(|_| (0..dim).map(|_| normal()).collect()).collect();
-    let members = (0..groups).flat_map(|group| {
-        let count = if group % 3 == 0 { 2 * each } else { each };
-        std::iter::repeat_n(group, count)
-    });
+    let centres: Vec<Vec<f32>> = sizes.iter().map(|_| (0..dim).map(|_| normal()).collect()).collect();
+    let members = sizes.iter().enumerate().flat_map(|(group, size)| std::iter::repeat_n(group, *size));
     let groups: Vec<usize> = members.collect();
     let values = groups.iter().flat_map(|group| centres[*group].clone());
     let values: Vec<f32> = values.map(|value| value + noise * normal()).collect();

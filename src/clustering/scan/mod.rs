@@ -8,12 +8,14 @@
 //! 3. self-labelling:  min  mean over images with max p_weak > 0.99 of w_c · CE(argmax p_weak, p_strong)
 //! ```
 //!
-//! Departures, each for data sets of a few hundred images and a few minutes of a small processor:
+//! Departures, each for a few minutes of a small processor:
 //! - the network may stay as it is; heads alone then learn on stored features ([`Learning::Frozen`]);
 //! - heads begin at the centres of k-means, each at those of another start (`start = "random"`: as published);
 //! - a cluster that no image of an epoch was assigned to is *repaired*: its row of the head becomes that of the largest cluster, a
 //!   tenth of noise added, and the entropy drives the two apart;
-//! - self-labelling that empties a cluster is undone.
+//! - self-labelling is left out where fewer than a tenth of the images are confident, and undone where it leaves fewer clusters in use
+//!   ([`Assignment::effective`], by more than a tenth): on features that hardly part the classes it was seen to cost up to 28 points of
+//!   accuracy.
 
 mod lessons;
 mod material;
@@ -38,6 +40,11 @@ use crate::files::WriteError;
 use crate::random::{Purpose, stream};
 use crate::report::Progress;
 use crate::training::{OptimizerConfig, precision};
+
+/// Share of the images that must be confident before they teach others.
+const CONFIDENT: f64 = 0.1;
+/// Share of the clusters in use that self-labelling must leave so.
+const STILL_IN_USE: f64 = 0.9;
 
 /// What clusters are learned from.
 #[derive(Debug, Clone)]
@@ -69,10 +76,39 @@ pub struct Scanned {
     pub head: usize,
     /// Rows of heads that were started anew because their cluster had emptied.
     pub repaired: u64,
-    /// Whether self-labelling emptied clusters and was undone.
-    pub undone: bool,
-    /// The network, where it learned too; off autodiff.
+    /// What became of self-labelling.
+    pub self_labelling: SelfLabelling,
+    /// The network, where it learned too (a single cluster leaves nothing to learn); off autodiff.
     pub network: Option<Classifier>,
+}
+
+/// What became of self-labelling.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SelfLabelling {
+    /// Nobody asked for it, or there is one cluster only.
+    Off,
+    /// Fewer than a tenth of the images were confident: this share.
+    TooFewConfident(f64),
+    /// It gave clusters up and was undone.
+    Undone,
+    /// Its clusters are the result.
+    Done,
+}
+
+impl Scanned {
+    /// One cluster leaves nothing to learn.
+    fn all_in_one(images: usize) -> Self {
+        let assignment = Assignment::of_logits(vec![0.0; images], 1);
+        Self {
+            before: assignment.clone(),
+            assignment,
+            losses: vec![0.0],
+            head: 0,
+            repaired: 0,
+            self_labelling: SelfLabelling::Off,
+            network: None,
+        }
+    }
 }
 
 impl Scan<'_> {
@@ -108,6 +144,10 @@ impl Scan<'_> {
             return Err(ClusterError::Empty.into());
         }
         assert!(self.neighbours.is_empty() || self.neighbours.len() == rows, "neighbours of every image");
+        if self.clusters == 1 {
+            progress.set(self.steps());
+            return Ok(Scanned::all_in_one(rows));
+        }
         let (network, material) = Material::new(learning, self.features, self.seed);
         let device = network.as_ref().map_or_else(|| self.device.clone(), |network| network.device().inner());
         let network =
@@ -157,26 +197,36 @@ impl Run<'_> {
             losses,
             head,
             repaired,
-            undone: false,
+            self_labelling: SelfLabelling::Off,
             network: network.clone(),
         };
-        if config.self_label_epochs > 0 {
-            let heads = learner.head().clone().only(head);
-            let learner = Learner::new(network, heads, self.optimizer());
-            let mut labels = SelfLabels::new(learner, scan, material.frame(&self.device));
-            let steps = scan.per_epoch() * u64::from(config.self_label_epochs);
-            let course = self.course("self-labelling", "self_label", steps, scan_steps, trains)?;
-            let mut sampler = self.sampler();
-            let epochs = u64::from(config.epochs);
-            course
-                .teach(&mut labels, |step| material.weak_and_strong(&sampler.batch(step, batch), epochs))?;
-            let learner = labels.finish();
-            let after = self.assignments(&learner)?.remove(0);
-            scanned.undone = after.empty().len() > scanned.before.empty().len();
-            if !scanned.undone {
-                scanned.assignment = after;
-                scanned.network = learner.network().map(|network| network.detached().separate());
-            }
+        let confident = scanned.before.confident(config.confidence as f32);
+        if config.self_label_epochs == 0 {
+            return Ok(scanned);
+        }
+        if confident < CONFIDENT {
+            scanned.self_labelling = SelfLabelling::TooFewConfident(confident);
+            self.progress.set(scan.steps());
+            return Ok(scanned);
+        }
+        let heads = learner.head().clone().only(head);
+        let mut labels = SelfLabels::new(
+            Learner::new(network, heads, self.optimizer()),
+            scan,
+            material.frame(&self.device),
+        );
+        let steps = scan.per_epoch() * u64::from(config.self_label_epochs);
+        let course = self.course("self-labelling", "self_label", steps, scan_steps, trains)?;
+        let mut sampler = self.sampler();
+        let epochs = u64::from(config.epochs);
+        course.teach(&mut labels, |step| material.weak_and_strong(&sampler.batch(step, batch), epochs))?;
+        let learner = labels.finish();
+        let after = self.assignments(&learner)?.remove(0);
+        scanned.self_labelling = SelfLabelling::Undone;
+        if after.effective() >= STILL_IN_USE * scanned.before.effective() {
+            scanned.self_labelling = SelfLabelling::Done;
+            scanned.assignment = after;
+            scanned.network = learner.network().map(|network| network.detached().separate());
         }
         Ok(scanned)
     }
@@ -229,7 +279,7 @@ impl Run<'_> {
             if trains { "network and heads" } else { "heads" },
             scan.seed
         );
-        let lr = config.lr.unwrap_or(if trains { 1e-4 } else { 1e-3 });
+        let lr = config.lr.unwrap_or(if trains { 1e-4 } else { 3e-3 });
         Ok(OwnedCourse { run: self, name, kind, folder, steps, before, lr })
     }
 
