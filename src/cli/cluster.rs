@@ -91,6 +91,9 @@ fn print(found: &Clustered) {
             None => println!(),
         }
     }
+    for note in &found.notes {
+        println!("  {note}");
+    }
     let seconds: Vec<String> =
         found.seconds.iter().map(|(part, time)| format!("{part} {time:.1} s")).collect();
     println!("  {}", seconds.join(", "));

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::ClusterError;
+use crate::data::ImageCache;
 
 /// One row of features for each image, `[N, D]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,16 @@ impl Embedding {
             Some(row) => Err(ClusterError::NotFinite { row }),
             None => Ok(Self { values, dim }),
         }
+    }
+
+    /// The pixels of the images `indices`, from -0.5 to 0.5.
+    ///
+    /// # Errors
+    /// If images have no pixels.
+    pub fn of_pixels(cache: &ImageCache, indices: &[u32]) -> Result<Self, ClusterError> {
+        let dim = cache.size() as usize * cache.size() as usize * 3;
+        let values = indices.par_iter().flat_map_iter(|index| cache.image(*index));
+        Self::new(values.map(|level| f32::from(*level) / 255.0 - 0.5).collect(), dim)
     }
 
     /// N.

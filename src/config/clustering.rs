@@ -14,6 +14,8 @@ use crate::clustering::Search;
 pub struct ClusteringConfig {
     /// How clusters are found.
     pub method: ClusteringMethod,
+    /// What images are compared by.
+    pub features: FeatureSource,
     /// How many clusters. Unset: as many as classes. With more, SCAN's are merged afterwards.
     pub clusters: Option<u32>,
     /// k: nearest neighbours of each image. SCAN: 20.
@@ -32,6 +34,7 @@ impl Default for ClusteringConfig {
     fn default() -> Self {
         Self {
             method: ClusteringMethod::Auto,
+            features: FeatureSource::Network,
             clusters: None,
             neighbours: 20,
             search: Search::Auto,
@@ -53,6 +56,17 @@ pub enum ClusteringMethod {
     KMeans,
     /// SCAN.
     Scan,
+}
+
+/// What images are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureSource {
+    /// What a network sees: one with the weights of `model.pretrained`, else one that learns from the images (SimCLR).
+    #[default]
+    Network,
+    /// The pixels themselves: what features are to be better than.
+    Pixels,
 }
 
 /// SimCLR (arXiv:2002.05709). The views are those of `[views.contrast]`.

@@ -26,7 +26,9 @@ pub mod sections;
 mod suggest;
 
 pub use crate::bounds::Invalid;
-pub use clustering::{ClusteringConfig, ClusteringMethod, HeadStart, ScanConfig, SimClrConfig};
+pub use clustering::{
+    ClusteringConfig, ClusteringMethod, FeatureSource, HeadStart, ScanConfig, SimClrConfig,
+};
 pub use confidence::{ConfidenceConfig, TemperatureChoice};
 pub use error::{ConfigError, Origin};
 pub use labels::{AlignmentTarget, LabelConfig, Sampling};

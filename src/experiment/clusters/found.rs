@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::TensorData;
 use harvest_models::{NamedTensors, read_safetensors, write_safetensors};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,11 @@ pub const CLUSTERS: &str = "clusters.csv";
 const SUMMARY: &str = "clusters.json";
 /// Features of every image, in the order of the table.
 const FEATURES: &str = "features.safetensors";
+/// The cluster of every image by every way that was tried.
+const WAYS: &str = "ways.safetensors";
+
+/// A way to group, and the cluster of each image.
+pub(super) type Way = (FoundBy, Vec<u32>);
 
 /// How clusters were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +38,15 @@ pub enum FoundBy {
 }
 
 impl FoundBy {
+    /// For files.
+    fn key(self) -> &'static str {
+        match self {
+            Self::KMeans => "kmeans",
+            Self::Scan => "scan",
+            Self::SelfLabel => "selflabel",
+        }
+    }
+
     /// For people.
     pub fn words(self) -> &'static str {
         match self {
@@ -71,6 +86,8 @@ pub struct Clustered {
     pub near_duplicates: usize,
     /// Seconds of each part of the work in this session.
     pub seconds: BTreeMap<String, f64>,
+    /// What a person should know of how the clusters were found.
+    pub notes: Vec<String>,
 }
 
 impl Clustered {
@@ -115,11 +132,41 @@ impl Clustered {
 
     /// Writes table and features.
     pub(super) fn write_table(&self, table: &[ClusterRow], rows: &Embedding) -> Result<(), ExperimentError> {
-        let data = burn::tensor::TensorData::new(rows.values().to_vec(), [rows.len(), rows.dim()]);
+        let data = TensorData::new(rows.values().to_vec(), [rows.len(), rows.dim()]);
         let tensors = NamedTensors::from([("features".to_owned(), data)]);
         write_safetensors(&self.folder.join(FEATURES), &tensors, Default::default())
             .map_err(LearnError::from)?;
         Ok(write_clusters(&self.folder.join(CLUSTERS), table)?)
+    }
+
+    /// Writes which cluster each way puts each image in.
+    pub(super) fn write_ways(&self, ways: &[Way]) -> Result<(), ExperimentError> {
+        let tensors: NamedTensors = ways
+            .iter()
+            .map(|(found_by, clusters)| {
+                let clusters: Vec<i32> = clusters.iter().map(|cluster| *cluster as i32).collect();
+                (found_by.key().to_owned(), TensorData::new(clusters, [self.images]))
+            })
+            .collect();
+        Ok(write_safetensors(&self.folder.join(WAYS), &tensors, Default::default())
+            .map_err(LearnError::from)?)
+    }
+
+    /// Which cluster each way puts each image in.
+    ///
+    /// # Errors
+    /// If the file is damaged.
+    pub(super) fn ways(&self) -> Result<Vec<Way>, ExperimentError> {
+        let path = self.folder.join(WAYS);
+        let damaged = |reason: String| ExperimentError::Damaged { path: path.clone(), reason };
+        let mut tensors = read_safetensors(&path).map_err(|error| damaged(error.to_string()))?;
+        let mut way = |candidate: &Candidate| {
+            let found_by = candidate.found_by;
+            let data = tensors.remove(found_by.key()).filter(|data| data.shape().to_vec() == [self.images]);
+            let data = data.ok_or_else(|| damaged(format!("it does not hold `{}`", found_by.key())))?;
+            Ok((found_by, data.iter::<i64>().map(|cluster| cluster as u32).collect()))
+        };
+        self.candidates.iter().map(&mut way).collect()
     }
 
     /// Writes the summary.

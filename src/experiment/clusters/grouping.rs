@@ -9,7 +9,7 @@ use super::{Candidate, Clustering, FoundBy};
 use crate::augment::View;
 use crate::clustering::{
     Assignment, AugmentedCopy, Embedding, KMeans, LearnError, Learning, Neighbours, Quality, Scan, Scanned,
-    embed_copy,
+    SelfLabelling, embed_copy,
 };
 use crate::config::{ClusteringMethod, Switch};
 use crate::data::ImageCache;
@@ -26,13 +26,15 @@ const CLEARLY: f64 = 0.01;
 pub(super) struct Seen<'a> {
     pub rows: &'a Embedding,
     pub neighbours: &'a Neighbours,
-    pub network: &'a Classifier,
+    /// None where the pixels themselves are the features.
+    pub network: Option<&'a Classifier>,
     pub cache: &'a ImageCache,
     pub all: &'a [u32],
     pub folder: &'a Path,
 }
 
 /// One way's result.
+#[derive(Debug, Clone)]
 pub(super) struct Groups {
     pub found_by: FoundBy,
     pub clusters: Vec<u32>,
@@ -52,14 +54,15 @@ fn preferred(candidates: &[Candidate]) -> usize {
 }
 
 impl Clustering<'_> {
-    /// Groups in every way that is asked for, k-means first.
+    /// Groups in every way that is asked for, k-means first; with what a person should know.
     pub(super) fn group(
         &self,
         seen: &Seen<'_>,
         progress: &Shown,
         stop: &AtomicBool,
-    ) -> Result<Vec<Groups>, ExperimentError> {
+    ) -> Result<(Vec<Groups>, Vec<String>), ExperimentError> {
         let config = &self.config.value.clustering;
+        let mut notes = Vec::new();
         let (clusters, seed) = (self.clusters(), config.seed);
         let found =
             KMeans::fit(seen.rows, clusters, STARTS, seed, &self.device, stop).map_err(LearnError::from)?;
@@ -67,8 +70,22 @@ impl Clustering<'_> {
         if config.method != ClusteringMethod::KMeans {
             let scanned = self.scan(seen, progress, stop)?;
             groups.push((FoundBy::Scan, scanned.before));
-            if config.scan.self_label_epochs > 0 {
-                groups.push((FoundBy::SelfLabel, scanned.assignment));
+            match scanned.self_labelling {
+                SelfLabelling::Done => groups.push((FoundBy::SelfLabel, scanned.assignment)),
+                SelfLabelling::Off => {}
+                SelfLabelling::Undone => {
+                    notes.push("self-labelling gave clusters up and was undone".to_owned())
+                }
+                SelfLabelling::TooFewConfident(share) => notes.push(format!(
+                    "SCAN is sure of only {:.0} % of the images, too few for self-labelling",
+                    100.0 * share
+                )),
+            }
+            if scanned.repaired > 0 {
+                notes.push(format!(
+                    "{} times a cluster of SCAN emptied and was started anew",
+                    scanned.repaired
+                ));
             }
         }
         let count = self.kept();
@@ -76,7 +93,7 @@ impl Clustering<'_> {
             let found = if found.clusters() > count { found.merged(seen.neighbours, count) } else { found };
             Groups { found_by, clusters: found.labels(), confidence: found.confidences() }
         });
-        Ok(grouped.collect())
+        Ok((grouped.collect(), notes))
     }
 
     /// SCAN, on stored features or with the network.
@@ -91,33 +108,46 @@ impl Clustering<'_> {
             neighbours: seen.neighbours,
             device: self.device.clone(),
         };
-        let frozen = match settings.frozen {
-            Switch::On => true,
-            Switch::Off => false,
-            Switch::Auto => device::is_cpu(&self.device),
+        let network = seen.network.filter(|_| match settings.frozen {
+            Switch::On => false,
+            Switch::Off => true,
+            Switch::Auto => !device::is_cpu(&self.device),
+        });
+        let copies = match network {
+            Some(_) => Vec::new(),
+            None => self.copies(seen, progress, stop)?,
         };
-        let mut copies = Vec::new();
-        for number in 0..if frozen { u64::from(settings.copies) } else { 0 } {
-            let copy = AugmentedCopy { view: View::Contrast, number, seed: config.clustering.seed };
-            let bar = progress.begin("features of views", seen.all.len() as u64);
-            let (network, cache, views) = (seen.network, seen.cache, &config.views);
-            let found = embed_copy(network, cache, seen.all, views, copy, &self.store(), stop, &bar)?;
-            copies.push(found.normalised());
-            bar.finish();
-        }
-        let learning = match frozen {
-            true => Learning::Frozen { copies: &copies },
-            false => Learning::Whole {
-                network: seen.network,
-                cache: seen.cache,
-                indices: seen.all,
-                views: &config.views,
-            },
+        let learning = match network {
+            None => Learning::Frozen { copies: &copies },
+            Some(network) => {
+                Learning::Whole { network, cache: seen.cache, indices: seen.all, views: &config.views }
+            }
         };
         let bar = progress.begin("SCAN", scan.steps());
         let found = scan.learn(learning, &seen.folder.join("scan"), stop, &bar)?;
         bar.finish();
         Ok(found)
+    }
+
+    /// Features of views of the images, for heads on a frozen network.
+    fn copies(
+        &self,
+        seen: &Seen<'_>,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Embedding>, ExperimentError> {
+        let config = &self.config.value;
+        let Some(network) = seen.network else { return Ok(Vec::new()) };
+        let mut copies = Vec::new();
+        for number in 0..u64::from(config.clustering.scan.copies) {
+            let (views, seed) = (&config.views, config.clustering.seed);
+            let copy = AugmentedCopy { views, view: View::Contrast, number, seed };
+            let bar = progress.begin("features of views", seen.all.len() as u64);
+            let found = embed_copy(network, seen.cache, seen.all, copy, &self.store(), stop, &bar)?;
+            copies.push(found.normalised());
+            bar.finish();
+        }
+        Ok(copies)
     }
 
     /// Where features are kept, by content.

@@ -20,6 +20,8 @@ use rayon::prelude::*;
 
 pub use found::{CLUSTERS, Candidate, Clustered, FoundBy};
 
+use self::found::Way;
+
 use self::grouping::{Seen, scores};
 use self::page::{ClusterPage, SheetOf};
 use super::{Dataset, ExperimentError, Places, Shown, network_config};
@@ -27,7 +29,7 @@ use crate::algorithms::Alone;
 use crate::clustering::{
     ClusterError, Embedding, LearnError, Look, Neighbours, SimClr, embed, map, near_duplicates,
 };
-use crate::config::Resolved;
+use crate::config::{FeatureSource, Resolved};
 use crate::data::{ImageCache, Manifest};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
@@ -136,11 +138,18 @@ impl Clustering<'_> {
         let cache = Dataset::cache(self.manifest, &self.places.cache, size, progress, stop)?;
         clock.mark("pictures");
 
-        let network = self.network(folder, &cache, &all, progress, stop)?;
+        let network = match config.clustering.features {
+            FeatureSource::Pixels => None,
+            FeatureSource::Network => Some(self.network(folder, &cache, &all, progress, stop)?),
+        };
         clock.mark("pretraining");
         let bar = progress.begin("features", images.len() as u64);
         let normalisation = &config.views.normalisation;
-        let rows = embed(&network, &cache, &all, normalisation, &self.store(), stop, &bar)?.normalised();
+        let rows = match &network {
+            Some(network) => embed(network, &cache, &all, normalisation, &self.store(), stop, &bar)?,
+            None => Embedding::of_pixels(&cache, &all).map_err(LearnError::from)?,
+        }
+        .normalised();
         bar.finish();
         clock.mark("features");
 
@@ -155,12 +164,12 @@ impl Clustering<'_> {
         let seen = Seen {
             rows: &rows,
             neighbours: &neighbours,
-            network: &network,
+            network: network.as_ref(),
             cache: &cache,
             all: &all,
             folder,
         };
-        let found = self.group(&seen, progress, stop)?;
+        let (found, notes) = self.group(&seen, progress, stop)?;
         clock.mark("clusters");
         let looks = Look::of_all(all.par_iter().map(|image| cache.image(*image)), size);
         let first = near_duplicates(&looks, &neighbours);
@@ -168,6 +177,7 @@ impl Clustering<'_> {
         let points = map(&rows, seed, &self.device, stop).map_err(LearnError::from)?;
         clock.mark("map");
 
+        let ways: Vec<Way> = found.iter().map(|groups| (groups.found_by, groups.clusters.clone())).collect();
         let (best, candidates) = self.judged(&rows, &neighbours, found)?;
         let table: Vec<ClusterRow> = images
             .iter()
@@ -190,7 +200,9 @@ impl Clustering<'_> {
             candidates,
             near_duplicates: (0u32..).zip(&first).filter(|(image, first)| image != *first).count(),
             seconds: clock.seconds,
+            notes,
         };
+        clustered.write_ways(&ways)?;
         clustered.write_table(&table, &rows)?;
         self.places.write_near_duplicates(&table)?;
         self.show(&clustered, &table, &rows, &cache)?;
@@ -241,11 +253,12 @@ impl Clustering<'_> {
         let (table, rows) = (clustered.table()?, clustered.features()?);
         let size = network_config(&self.config.value.model, 2)?.image_size() as u32;
         let cache = Dataset::cache(self.manifest, &self.places.cache, size, progress, stop)?;
-        let clusters: Vec<u32> = table.iter().map(|row| row.cluster).collect();
-        let known = scores(&clusters, &self.labels(), clustered.clusters, self.manifest.classes.len());
-        let found_by = clustered.found_by;
-        let taken = clustered.candidates.iter_mut().filter(|candidate| candidate.found_by == found_by);
-        taken.for_each(|candidate| candidate.scores.clone_from(&known));
+        let (labels, count) = (self.labels(), clustered.clusters);
+        for (found_by, clusters) in clustered.ways()? {
+            let known = scores(&clusters, &labels, count, self.manifest.classes.len());
+            let ways = clustered.candidates.iter_mut().filter(|candidate| candidate.found_by == found_by);
+            ways.for_each(|candidate| candidate.scores.clone_from(&known));
+        }
         self.show(&clustered, &table, &rows, &cache)?;
         Ok(clustered)
     }

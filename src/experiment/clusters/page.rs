@@ -148,6 +148,9 @@ impl ClusterPage<'_> {
                 format!("silhouette {silhouette:.2}, agreement {agreement:.2}{known}"),
             );
         }
+        for note in &found.notes {
+            fact("Note", note.clone());
+        }
         fact("Nearly the same as another image", thousands(found.near_duplicates as u64));
         for (part, seconds) in &found.seconds {
             fact(&format!("Time for {part}"), duration(std::time::Duration::from_secs_f64(*seconds)));
