@@ -73,11 +73,31 @@ class Bench:
         project = self.folder / f"clustered-{seed}"
         self.run("init", project, "--images", self.folder / "pictures", "--classes", ",".join(CLASSES))
         began = time.time()
-        steps = ["--set", f"clustering.simclr.epochs={self.options.simclr}"]
-        self.run("cluster", "--project", project, "--model", "resnet8", "--set", "model.image_size=28", "--quiet",
-                 "--set", "clustering.method=scan", "--seed", seed, *steps)
+        self.settings = ["--model", "resnet8", "--set", "model.image_size=28", "--quiet", "--seed", seed,
+                         "--set", f"clustering.simclr.epochs={self.options.simclr}"]
+        self.run("cluster", "--project", project, *self.settings)
         print(f"seed {seed}: clustered in {time.time() - began:.0f} s", flush=True)
-        return project
+        scores, seconds = self.judged(project)
+        pixels = ["--set", "clustering.features=pixels", "--method", "kmeans"]
+        scores["pixels"] = self.judged(project, pixels)[0]["kmeans"]
+        print(f"seed {seed}: " + ", ".join(f"{way} {found[0]:.2f} %" for way, found in scores.items()), flush=True)
+        return project, scores, seconds
+
+    def judged(self, project, more=()):
+        """Matched accuracy in per cent, NMI and ARI of every way of clustering, once all labels are known."""
+        work = self.folder / "judged"
+        shutil.copytree(project, work)
+        table = work / "all.csv"
+        table.write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in self.truth.items()))
+        self.run("label", table, "--project", work, "--who", "bench")
+        self.run("cluster", "--project", work, *self.settings, *more)
+        run = sorted((work / "clusters").iterdir())[-1]
+        summary = json.loads((run / "clusters.json").read_text())
+        if self.options.figure:
+            shutil.copy(run / "confusion.svg", self.options.figure)
+        shutil.rmtree(work)
+        return {way["found_by"]: [100 * way["scores"]["accuracy"], way["scores"]["nmi"], way["scores"]["ari"]]
+                for way in summary["candidates"]}, summary["seconds"]
 
     def label(self, project, by, wanted, seed, run=None):
         """Labels the first images of each class until each has `wanted`; returns how many were looked at."""
@@ -159,21 +179,22 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--labels", type=int, nargs="*", default=[1, 4, 10])
     parser.add_argument("--ways", nargs="*", default=WAYS)
+    parser.add_argument("--figure", help="where to put the confusion matrix of the last seed (SVG)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options, pathlib.Path(folder))
-        found, candidates, seconds = {}, {}, {}
-        projects = []
+        found, seconds, scores, projects = {}, {}, {}, []
         for seed in range(options.seeds):
-            project = bench.cluster(seed)
+            project, ways, times = bench.cluster(seed)
             projects.append(project)
-            run = sorted((project / "clusters").iterdir())[-1]
-            summary = json.loads((run / "clusters.json").read_text())
-            truth = [CLASSES.index(bench.truth[row["path"]]) for row in csv.DictReader((run / "clusters.csv").open())]
-            (run / "truth.json").write_text(json.dumps(truth))
-            for part, time_taken in summary["seconds"].items():
+            for part, time_taken in times.items():
                 seconds.setdefault(part, []).append(time_taken)
-            candidates.setdefault("agreement", []).append(summary["candidates"])
+            for way, values in ways.items():
+                scores.setdefault(way, []).append(values)
+        print("\n| clusters | matched accuracy % | NMI | ARI |\n|---|---|---|---|")
+        for way, values in scores.items():
+            print(f"| {way} | " + " | ".join(spread([row[i] for row in values]) for i in range(3)) + " |")
+        print("\nseconds: " + ", ".join(f"{part} {spread(times)}" for part, times in seconds.items()), flush=True)
         for wanted in options.labels:
             for way in options.ways:
                 for seed, project in enumerate(projects):
@@ -183,7 +204,6 @@ def main():
     for way in options.ways:
         cells = [spread([accuracy for accuracy, _ in found[wanted, way]]) for wanted in options.labels]
         print(f"| {way} | " + " | ".join(cells) + " |")
-    print("\nseconds of clustering: " + ", ".join(f"{part} {spread(times)}" for part, times in seconds.items()))
 
 
 if __name__ == "__main__":
