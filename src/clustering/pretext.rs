@@ -42,7 +42,8 @@ pub struct SimClr<'a> {
     pub indices: &'a [u32],
     /// Seed of the projection, of order and views.
     pub seed: u64,
-    /// Those that train together; each has its own [`SimClr`], and the first writes files.
+    /// Those that train together. Each has a [`SimClr`] and a folder of its own, and all come to the same weights; running
+    /// statistics are each rank's own, and those of the first are in the result.
     pub ranks: &'a dyn Ranks,
 }
 
