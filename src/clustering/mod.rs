@@ -28,12 +28,14 @@ pub use features::{AugmentedCopy, embed, embed_copy};
 pub use kmeans::KMeans;
 pub use losses::{ScanLoss, SelfLabelLoss, nt_xent, scan_loss, self_label_loss};
 pub use map::map;
-pub use neighbours::{Neighbours, Search};
+pub use neighbours::Neighbours;
 pub(crate) use pretext::Contrast;
 pub use pretext::{BACKBONE, SimClr};
 pub use quality::{Purity, Quality};
 pub use scan::{Learning, Scan, Scanned, SelfLabelling};
 pub use select::{Choice, Pool, Selection};
+
+pub use crate::config::Search;
 
 /// Why images cannot be grouped.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use rayon::prelude::*;
 
 use super::{ClusterError, Embedding, KMeans};
+use crate::config::Search;
 
 /// Rows multiplied at once: the first are looked for, the second are looked among. 64 MiB of similarities.
 const QUERIES: usize = 1024;
@@ -21,19 +22,6 @@ const EXACT_ROWS: usize = 250_000;
 /// Rows of a cell, on average, and cells looked into.
 const CELL_ROWS: usize = 512;
 const PROBES: usize = 16;
-
-/// How neighbours are searched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Search {
-    /// Exact for up to 250,000 images, approximate beyond.
-    #[default]
-    Auto,
-    /// Every pair of images is compared.
-    Exact,
-    /// Only images of like cells are compared.
-    Approximate,
-}
 
 /// The `k` most similar rows of each row, itself excluded, best first; of equals the earlier row.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +77,7 @@ impl Neighbours {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        if self.k == 0 { 0 } else { self.indices.len() / self.k }
+        self.indices.len().checked_div(self.k).unwrap_or(0)
     }
 
     /// Whether no row has a neighbour.
@@ -282,10 +270,9 @@ mod tests {
                 };
                 let mut all: Vec<f32> = (0..rows).filter(|other| *other != row).map(cosine).collect();
                 all.sort_by(|a, b| b.total_cmp(a));
-                for place in 0..k {
-                    let (name, similarity) = (found.of(row)[place] as usize, found.similarities(row)[place]);
-                    prop_assert!((similarity - all[place]).abs() < 1e-5);
-                    prop_assert!((similarity - cosine(name)).abs() < 1e-5 && name != row);
+                for ((name, similarity), best) in found.of(row).iter().zip(found.similarities(row)).zip(all) {
+                    prop_assert!((similarity - best).abs() < 1e-5);
+                    prop_assert!((similarity - cosine(*name as usize)).abs() < 1e-5 && *name as usize != row);
                 }
             }
         }

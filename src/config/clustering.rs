@@ -6,7 +6,6 @@ use super::{OptimizerName, Precision, Switch};
 use crate::bounds::Lower::{Above, From};
 use crate::bounds::Upper::{Below, Upto};
 use crate::bounds::{Invalid, at_least_one, range};
-use crate::clustering::Search;
 
 /// How unlabelled images are grouped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +42,19 @@ impl Default for ClusteringConfig {
             scan: ScanConfig::default(),
         }
     }
+}
+
+/// How neighbours are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Search {
+    /// Exact for up to 250,000 images, approximate beyond.
+    #[default]
+    Auto,
+    /// Every pair of images is compared.
+    Exact,
+    /// Only images of like cells are compared.
+    Approximate,
 }
 
 /// How clusters are found.

@@ -27,7 +27,7 @@ mod suggest;
 
 pub use crate::bounds::Invalid;
 pub use clustering::{
-    ClusteringConfig, ClusteringMethod, FeatureSource, HeadStart, ScanConfig, SimClrConfig,
+    ClusteringConfig, ClusteringMethod, FeatureSource, HeadStart, ScanConfig, Search, SimClrConfig,
 };
 pub use confidence::{ConfidenceConfig, TemperatureChoice};
 pub use error::{ConfigError, Origin};

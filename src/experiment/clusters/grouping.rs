@@ -141,7 +141,7 @@ impl Clustering<'_> {
         let mut copies = Vec::new();
         for number in 0..u64::from(config.clustering.scan.copies) {
             let (views, seed) = (&config.views, config.clustering.seed);
-            let copy = AugmentedCopy { views, view: View::Contrast, number, seed };
+            let copy = AugmentedCopy { views, view: View::Strong, number, seed };
             let bar = progress.begin("features of views", seen.all.len() as u64);
             let found = embed_copy(network, seen.cache, seen.all, copy, &self.store(), stop, &bar)?;
             copies.push(found.normalised());
