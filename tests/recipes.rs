@@ -152,3 +152,27 @@ fn standard_benchmarks() {
         assert!(stem == "eurosat" || text.contains(&format!("\ntest        {test}\n")), "{text}");
     }
 }
+
+/// Every key and member of the recipes that need weights or images of the user's own.
+#[test]
+fn recipes_for_everyday_use_can_be_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut read = 0;
+    for entry in std::fs::read_dir(&folder).expect("recipes") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let output = Command::cargo_bin("harvest")
+            .expect("the program")
+            .args(["config", "show", "--config"])
+            .arg(&path)
+            .env("XDG_CONFIG_HOME", folder.join("none"))
+            .output()
+            .expect("the program starts");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {complaint}", path.display());
+        read += 1;
+    }
+    assert!(read >= 4, "{read} recipes");
+}

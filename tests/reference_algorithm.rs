@@ -122,8 +122,10 @@ fn config(name: AlgorithmName, settings: &Value) -> AlgorithmConfig {
                 unsup_warm_up: number(settings, "unsup_warm_up"),
             }
         }
-        // MixMatch is compared in `reference_mixing`.
+        // MixMatch is compared in `reference_mixing`; self-training has no recorded numbers, and its loss is computed by hand
+        // beside it.
         AlgorithmName::Supervised
+        | AlgorithmName::SelfTraining
         | AlgorithmName::MixMatch
         | AlgorithmName::ReMixMatch
         | AlgorithmName::MeanTeacher => {}

@@ -150,14 +150,7 @@ impl ConvNext {
 
     /// Images `[B, 3, H, W]` → features `[B, D of the last stage]` and logits `[B, classes]`.
     pub fn forward(&self, images: Tensor<4>, mode: Mode<'_>) -> Output {
-        let noise = match mode {
-            Mode::Train { noise } => noise.drop_path(&self.rates, images.dims()[0], &images.device()),
-            Mode::Evaluate => None,
-        };
-        let keep = |branch: usize| {
-            let noise = noise.as_ref().filter(|_| self.rates[branch] > 0.0)?;
-            Some(noise.clone().narrow(0, branch, 1).squeeze_dim(0))
-        };
+        let path = mode.drop_path(&self.rates, &images);
         let (patches, norm) = &self.stem;
         let mut x = channels_first(norm.forward(leave(patches.forward(images, self.precision))));
         let mut index = 0;
@@ -167,7 +160,7 @@ impl ConvNext {
                 x = channels_first(leave(patches.forward(normal, self.precision)));
             }
             for block in &stage.blocks {
-                x = block.forward(x, keep(index), self.precision);
+                x = block.forward(x, path.keep(index), self.precision);
                 index += 1;
             }
         }

@@ -199,18 +199,11 @@ impl EfficientNet {
 
     /// Images `[B, 3, H, W]` → features `[B, features]` and logits `[B, classes]`.
     pub fn forward(&self, images: Tensor<4>, mode: Mode<'_>) -> Output {
-        let noise = match mode {
-            Mode::Train { noise } => noise.drop_path(&self.rates, images.dims()[0], &images.device()),
-            Mode::Evaluate => None,
-        };
-        let keep = |branch: usize| {
-            let noise = noise.as_ref().filter(|_| self.rates[branch] > 0.0)?;
-            Some(noise.clone().narrow(0, branch, 1).squeeze_dim(0))
-        };
+        let path = mode.drop_path(&self.rates, &images);
         let x = self.conv_stem.forward(images, self.precision);
         let mut x = at_most_six(self.bn1.forward(x, mode, None, true));
         for (i, block) in self.blocks.iter().flatten().enumerate() {
-            x = block.forward(x, mode, keep(i), self.precision);
+            x = block.forward(x, mode, path.keep(i), self.precision);
         }
         let x = self.conv_head.forward(x, self.precision);
         let x = at_most_six(self.bn2.forward(x, mode, None, true));

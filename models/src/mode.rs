@@ -27,6 +27,30 @@ impl Mode<'_> {
     pub fn is_train(&self) -> bool {
         matches!(self, Mode::Train { .. })
     }
+
+    /// Stochastic depth in a pass over `images`, for branches that are dropped at `rates`, in `[0, 1)`.
+    pub(crate) fn drop_path<'r>(&self, rates: &'r [f32], images: &Tensor<4>) -> DropPath<'r> {
+        let factors = match self {
+            Mode::Train { noise } => noise.drop_path(rates, images.dims()[0], &images.device()),
+            Mode::Evaluate => None,
+        };
+        DropPath { rates, factors }
+    }
+}
+
+/// What the branches of a network are multiplied by in one pass.
+pub(crate) struct DropPath<'a> {
+    rates: &'a [f32],
+    /// `[branches, B]`
+    factors: Option<Tensor<2>>,
+}
+
+impl DropPath<'_> {
+    /// Of one branch, `[B]`; `None` if it is kept for every image.
+    pub fn keep(&self, branch: usize) -> Option<Tensor<1>> {
+        let factors = self.factors.as_ref().filter(|_| self.rates[branch] > 0.0)?;
+        Some(factors.clone().narrow(0, branch, 1).squeeze_dim(0))
+    }
 }
 
 /// The noise of one pass: a pure function of the seed, the place in the network and the row's number.
@@ -55,7 +79,7 @@ impl Noise<'_> {
     ///
     /// `rates`: the drop rate of each branch, in `[0, 1)`. Returns `[branches, batch]` off autodiff, or `None` when no
     /// branch ever drops. One upload serves the whole network.
-    pub(crate) fn drop_path(&self, rates: &[f32], batch: usize, device: &Device) -> Option<Tensor<2>> {
+    fn drop_path(&self, rates: &[f32], batch: usize, device: &Device) -> Option<Tensor<2>> {
         if rates.iter().all(|rate| *rate <= 0.0) {
             return None;
         }

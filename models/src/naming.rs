@@ -1,8 +1,8 @@
 //! Other programs' names for the same parameters.
 //!
 //! Inside, parameters carry timm's and torchvision's names. Training scripts put the names of their wrappers before them
-//! (`module.backbone.`), Hugging Face and torchvision name the parts of a vision transformer differently, and Hugging
-//! Face keeps query, key and value apart.
+//! (`module.backbone.`), Hugging Face and torchvision name the parts of a vision transformer differently, as torchvision
+//! does those of a ConvNeXt, and Hugging Face keeps query, key and value apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,7 +101,9 @@ pub fn translate(tensors: &NamedTensors, own: &BTreeSet<String>) -> Naming {
             continue;
         }
         let name = stripped(file_name, own);
-        let translated = if own.contains(name) { None } else { vision_transformer(name) };
+        let convnext = convnext(name).filter(|name| own.contains(name));
+        let translated =
+            if own.contains(name) { None } else { convnext.or_else(|| vision_transformer(name)) };
         let name = translated.unwrap_or_else(|| name.to_owned());
         match split_part(&name) {
             Some((joined, part)) => parts.entry(joined).or_default()[part] = Some((file_name, data)),
@@ -198,6 +200,34 @@ fn block_part(part: &str) -> String {
     ];
     let known = PARTS.iter().find_map(|(other, own)| Some(format!("{own}{}", part.strip_prefix(other)?)));
     known.unwrap_or_else(|| part.to_owned())
+}
+
+/// timm's name for a parameter of torchvision's ConvNeXt, if it can be one: there, `features` holds stem, stages and what
+/// lies between them in turn.
+fn convnext(name: &str) -> Option<String> {
+    const PARTS: [(&str, &str); 5] = [
+        ("layer_scale", "gamma"),
+        ("block.0.", "conv_dw."),
+        ("block.2.", "norm."),
+        ("block.3.", "mlp.fc1."),
+        ("block.5.", "mlp.fc2."),
+    ];
+    for (other, own) in [("classifier.0.", "head.norm."), ("classifier.2.", "head.fc.")] {
+        if let Some(rest) = name.strip_prefix(other) {
+            return Some(format!("{own}{rest}"));
+        }
+    }
+    let (place, rest) = name.strip_prefix("features.")?.split_once('.')?;
+    let place: u16 = place.parse().ok()?;
+    if place == 0 {
+        return Some(format!("stem.{rest}"));
+    }
+    if place.is_multiple_of(2) {
+        return Some(format!("stages.{}.downsample.{rest}", place / 2));
+    }
+    let (block, part) = rest.split_once('.')?;
+    let part = PARTS.iter().find_map(|(other, own)| Some(format!("{own}{}", part.strip_prefix(other)?)))?;
+    Some(format!("stages.{}.blocks.{block}.{part}", place / 2))
 }
 
 /// The joined name and which third of it, for a query, key or value.

@@ -189,14 +189,11 @@ impl Vit {
     /// # Panics
     /// When the images do not have the configured size.
     pub fn forward(&self, images: Tensor<4>, mode: Mode<'_>) -> Output {
-        let batch = images.dims()[0];
-        let noise = match mode {
-            Mode::Train { noise } => noise.drop_path(&self.rates, batch, &images.device()),
-            Mode::Evaluate => None,
-        };
+        let path = mode.drop_path(&self.rates, &images);
         let mut tokens = self.embed(images); // eq. 1: `[B, 1 + R + T, D]`
         for (i, block) in self.blocks.iter().enumerate() {
-            tokens = block.forward(tokens, self.keep(&noise, 2 * i), self.precision); // eq. 2, 3
+            tokens =
+                block.forward(tokens, [2 * i, 2 * i + 1].map(|branch| path.keep(branch)), self.precision); // eq. 2, 3
         }
         let features = self.pool(tokens); // eq. 4
         // The head is small: in `f32` it costs nothing and the logits keep all their bits.
@@ -221,14 +218,6 @@ impl Vit {
         tokens.push(patches);
         let tokens = Tensor::cat(tokens, 1);
         if self.class_position { tokens + self.pos_embed.val() } else { tokens }
-    }
-
-    /// What the two branches of a block are multiplied by, `[B]` each.
-    fn keep(&self, noise: &Option<Tensor<2>>, branch: usize) -> [Option<Tensor<1>>; 2] {
-        [branch, branch + 1].map(|branch| {
-            let noise = noise.as_ref().filter(|_| self.rates[branch] > 0.0)?;
-            Some(noise.clone().narrow(0, branch, 1).squeeze_dim(0))
-        })
     }
 
     /// `[B, 1 + R + T, D]` → `[B, D]`

@@ -11,9 +11,10 @@ use std::path::{Path as FilePath, PathBuf};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::{Dtype, SafeTensorError};
 
 use crate::batch_norm::Statistics;
+use crate::checkpoint::{Problem, safetensors};
 use crate::classifier::Classifier;
 use crate::groups::{ParameterInfo, Path};
 use crate::tuning::is_added;
@@ -129,27 +130,7 @@ pub(crate) fn import<M: Module>(
 /// Reads every tensor of a safetensors file: floats become F32, integers I64.
 pub fn read_safetensors(path: &FilePath) -> Result<NamedTensors, WeightsError> {
     let bytes = std::fs::read(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
-    let format = |source| WeightsError::Format { path: path.to_owned(), source };
-    let file = SafeTensors::deserialize(&bytes).map_err(format)?;
-    let mut tensors = NamedTensors::new();
-    for (name, view) in file.iter() {
-        let (dtype, target) = match view.dtype() {
-            Dtype::F64 => (DType::F64, DType::F32),
-            Dtype::F32 => (DType::F32, DType::F32),
-            Dtype::F16 => (DType::F16, DType::F32),
-            Dtype::BF16 => (DType::BF16, DType::F32),
-            Dtype::I64 => (DType::I64, DType::I64),
-            Dtype::I32 => (DType::I32, DType::I64),
-            other => {
-                let (found, expected) = (format!("{other:?}"), "a float, I64 or I32".to_owned());
-                return Err(WeightsError::Type { name: name.to_owned(), found, expected });
-            }
-        };
-        let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype);
-        let data = if dtype == target { data } else { data.convert_dtype(target) };
-        tensors.insert(name.to_owned(), data);
-    }
-    Ok(tensors)
+    safetensors(&bytes).map_err(|source| WeightsError::Format { path: path.to_owned(), source })
 }
 
 /// Writes tensors (F32 or I64) with `metadata`; an existing file is replaced whole.
@@ -237,7 +218,7 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: SafeTensorError,
+        source: Problem,
     },
     /// The file cannot be written.
     #[error("cannot write weights to `{path}`")]

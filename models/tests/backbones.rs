@@ -12,8 +12,11 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest_models::convnext::{self, ConvNextConfig};
 use harvest_models::efficientnet::{EfficientNetConfig, StageConfig};
+use harvest_models::pretrained::resize_patches;
 use harvest_models::vit::{Pooling, VitConfig};
-use harvest_models::{Classifier, ClassifierConfig, Mode, NamedTensors, read_safetensors};
+use harvest_models::{
+    Classifier, ClassifierConfig, Head, LoadOptions, Mode, NamedTensors, Outcome, read_safetensors,
+};
 use serde::Deserialize;
 
 /// Of the largest value. Passes with batch statistics, too: dividing by the deviation of 12 values a channel enlarges what
@@ -130,6 +133,54 @@ fn what_was_loaded_leaves_unchanged() {
         net.load_tensors(&weights).expect("weights of this network");
         assert_eq!(net.to_tensors(), weights, "{name}");
     }
+}
+
+#[test]
+fn torchvisions_convnext_is_taken_whole_and_answers_alike() {
+    let stored = read("torchvision_convnext");
+    let (_, config) =
+        networks().into_iter().find(|(name, _)| *name == "convnext").expect("one of the networks");
+    let mut net = config.blank(&Device::flex()).expect("a valid configuration");
+    let options = LoadOptions { head: Head::Keep, ..LoadOptions::default() };
+    let report = net.load_pretrained(&weights(&stored), options).expect("weights of this network");
+    assert_eq!(report.count(Outcome::Loaded), net.to_tensors().len(), "{report}");
+    assert_eq!(report.rows().len(), net.to_tensors().len(), "{report}");
+    let out = net.forward(image(&stored["input"]), Mode::Evaluate);
+    close("torchvision's logits", &out.logits.to_data(), &stored["eval/logits"], TOLERANCE);
+}
+
+#[test]
+fn patch_kernels_are_resized_as_timms() {
+    let stored = read("patch_kernels");
+    let mut compared = 0;
+    for (key, expected) in &stored {
+        let Some(case) = key.strip_suffix("/out") else { continue };
+        let found = resize_patches(&stored[&format!("{case}/in")], expected).expect("kernels of one network");
+        // timm inverts in `f32`.
+        close(case, &found, expected, 1e-5);
+        compared += 1;
+    }
+    assert_eq!(compared, 6);
+}
+
+#[test]
+fn weights_of_another_patch_size_are_taken() {
+    let vit = |patch, image_size| {
+        let (_, config) =
+            networks().into_iter().find(|(name, _)| *name == "dinov2").expect("one of the networks");
+        let ClassifierConfig::Vit(config) = config else { panic!("a vision transformer") };
+        ClassifierConfig::Vit(VitConfig { patch, image_size, ..config })
+    };
+    let source = vit(7, 28).init(1, &Device::flex()).expect("valid").to_tensors();
+    let mut net = vit(8, 40).init(2, &Device::flex()).expect("valid");
+    let report = net.load_pretrained(&source, LoadOptions::default()).expect("fits");
+    assert_eq!(report.count(Outcome::Resized), 2, "{report}");
+    assert!(report.to_string().contains("patches of 7 × 7 → 8 × 8 pixels"), "{report}");
+    let expected = resize_patches(
+        &source["patch_embed.proj.weight"],
+        &TensorData::new(vec![0f32; 24 * 3 * 64], [24, 3, 8, 8]),
+    );
+    assert_eq!(net.to_tensors()["patch_embed.proj.weight"], expected.expect("kernels"));
 }
 
 #[test]

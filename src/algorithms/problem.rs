@@ -93,10 +93,30 @@ impl Views {
     }
 }
 
+/// An algorithm that lacks what it learns from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// Nobody trained the members of self-training.
+    #[error(
+        "self_training learns from the pseudo-labels of its members, and there are none; `harvest train` trains the members \
+         first, a program of its own gives them as a `SelfTrainingBuilder`"
+    )]
+    NoPseudoLabels,
+}
+
 /// Makes an algorithm in its initial state: an [`super::AlgorithmConfig`], or a researcher's own.
 pub trait AlgorithmBuilder: std::fmt::Debug + Sync {
     /// The algorithm's name in reports and checkpoints.
     fn name(&self) -> &str;
+
+    /// Whether it has all that a run needs; without, it can be built for a measurement only.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    fn ready(&self) -> Result<(), NotReady> {
+        Ok(())
+    }
 
     /// Before the first step of a run.
     fn build(&self, problem: &Problem) -> Box<dyn Algorithm>;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Algorithm, AlgorithmBuilder, Problem};
+use super::{Algorithm, AlgorithmBuilder, NotReady, Problem};
 use crate::bounds::Invalid;
 
 /// Generates the enum of names, the configuration section, the constructor and the exports from one table. An algorithm's key
@@ -53,6 +53,13 @@ macro_rules! algorithms {
                 self.name.as_str()
             }
 
+            fn ready(&self) -> Result<(), NotReady> {
+                match self.name {
+                    AlgorithmName::SelfTraining => Err(NotReady::NoPseudoLabels),
+                    _ => Ok(()),
+                }
+            }
+
             fn build(&self, problem: &Problem) -> Box<dyn Algorithm> {
                 match self.name {
                     $(AlgorithmName::$variant => {
@@ -92,6 +99,11 @@ algorithms! {
     ReMixMatch, remixmatch: ReMixMatchConfig => |config, problem| ReMixMatch::new(config, problem);
     /// Agreement with the average of the network's own past.
     MeanTeacher, meanteacher: MeanTeacherConfig => |config, problem| MeanTeacher::new(config, problem);
+    /// The joined pseudo-labels of several networks that were trained on the labels alone.
+    #[serde(rename = "self_training")]
+    SelfTraining, self_training: SelfTrainingConfig => |config, problem| {
+        SelfTraining::without_members(&config, problem)
+    };
     /// Labelled images only.
     Supervised, supervised: SupervisedConfig => |config, _problem| {
         let SupervisedConfig {} = config;

@@ -53,7 +53,9 @@ impl Export {
             let accuracy = |key: String| bundle.about.get(&key).map_or("unknown", String::as_str);
             let (own, small) = (format!("{name} accuracy"), format!("int8 {name} accuracy"));
             if self.int8 && bundle.about.contains_key(&small) {
-                println!("{own} {}, in eight bits {}", accuracy(own.clone()), accuracy(small));
+                let loss = bundle.about.get(&format!("int8 {name} loss"));
+                let loss = loss.map_or_else(String::new, |loss| format!("; loss {loss}"));
+                println!("{own} {}, in eight bits {}{loss}", accuracy(own.clone()), accuracy(small));
             }
         }
         Ok(())

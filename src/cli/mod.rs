@@ -117,6 +117,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     use crate::experiment::ExperimentError;
     use crate::training::TrainError;
     for cause in error.chain() {
+        // What is wrong with a member of self-training is what is wrong.
+        let cause: &(dyn std::error::Error + 'static) = match cause.downcast_ref() {
+            Some(ExperimentError::Member { source, .. }) => source.as_ref(),
+            _ => cause,
+        };
         if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
             return ExitCode::from(130);
         }
@@ -135,7 +140,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
                 return ExitCode::from(130);
             }
             Some(ExperimentError::HowManyClusters) => return ExitCode::from(2),
-            Some(ExperimentError::Device(_) | ExperimentError::Model(_) | ExperimentError::Scope(_)) => {
+            Some(
+                ExperimentError::Device(_)
+                | ExperimentError::Model(_)
+                | ExperimentError::Scope(_)
+                | ExperimentError::Config(_),
+            ) => {
                 return ExitCode::from(2);
             }
             _ => {}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use harvest_models::{Classifier, LoadOptions};
+use harvest_models::Classifier;
 
 use super::context::{ConfigArguments, Context, Ready, Usage};
 use crate::augment::Normalisation;
@@ -25,9 +25,12 @@ pub struct Probe {
     model: PathBuf,
     #[command(flatten)]
     config: ConfigArguments,
-    /// Weights of a preset (safetensors).
-    #[arg(long, value_name = "FILE")]
+    /// Weights of a preset: a file, or a name of `harvest weights list`.
+    #[arg(long, value_name = "FILE|NAME")]
     pretrained: Option<PathBuf>,
+    /// Leave out what of these weights does not fit the network.
+    #[arg(long)]
+    allow_unexpected: bool,
     /// Labelled images of each class to use.
     #[arg(long, value_name = "N")]
     labels_per_class: Option<u32>,
@@ -65,7 +68,9 @@ impl Probe {
         let labels = self.labels_per_class;
         let labels = labels.map(|count| Override::flag("--labels-per-class", "data.labels_per_class", count));
         let seed = self.seed.map(|seed| Override::flag("--seed", "data.seed", seed));
-        labels.into_iter().chain(seed).collect()
+        let allow = self.allow_unexpected;
+        let allow = allow.then(|| Override::flag("--allow-unexpected", "model.allow_unexpected", "true"));
+        labels.into_iter().chain(seed).chain(allow).collect()
     }
 
     fn frozen(&self, context: &Context) -> anyhow::Result<Frozen> {
@@ -95,7 +100,7 @@ impl Probe {
         };
         let mut network = model.blank(&device)?;
         let weights = || format!("cannot take weights from `{}`", file.display());
-        start_from(&mut network, &file, LoadOptions::default()).with_context(weights)?;
+        start_from(&mut network, &file, settings.load_options()).with_context(weights)?;
         Ok(Frozen { network, size: model.image_size() as u32, normalisation: config.views.normalisation })
     }
 }

@@ -23,8 +23,8 @@ pub struct Train {
     /// Check everything, try one step, and tell what would be done; train nothing.
     #[arg(long, conflicts_with_all = ["fresh", "with_baseline"])]
     dry_run: bool,
-    /// freematch, flexmatch, fixmatch, adamatch, softmatch, mixmatch, remixmatch, uda, pseudolabel, meanteacher or
-    /// supervised.
+    /// freematch, flexmatch, fixmatch, adamatch, softmatch, mixmatch, remixmatch, uda, pseudolabel, meanteacher,
+    /// self_training or supervised.
     #[arg(long)]
     algorithm: Option<String>,
     /// A preset such as vit_tiny_patch2_32 or resnet50.
@@ -33,6 +33,9 @@ pub struct Train {
     /// Weights to start from: a file, or a name of `harvest weights list`.
     #[arg(long, value_name = "FILE|NAME")]
     pretrained: Option<String>,
+    /// Leave out what of these weights does not fit the network.
+    #[arg(long)]
+    allow_unexpected: bool,
     /// Optimizer steps.
     #[arg(long)]
     steps: Option<u32>,
@@ -85,6 +88,11 @@ impl Train {
             flag("--algorithm", "algorithm.name", self.algorithm.clone()),
             flag("--model", "model.name", self.model.clone()),
             flag("--pretrained", "model.pretrained", self.pretrained.clone()),
+            flag(
+                "--allow-unexpected",
+                "model.allow_unexpected",
+                self.allow_unexpected.then(|| "true".to_owned()),
+            ),
             flag("--steps", "training.steps", self.steps.map(|steps| steps.to_string())),
             flag(
                 "--labels-per-class",

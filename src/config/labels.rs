@@ -65,6 +65,7 @@ impl LabelConfig {
             AlgorithmName::AdaMatch | AlgorithmName::SoftMatch | AlgorithmName::ReMixMatch => {
                 "aligns by itself"
             }
+            AlgorithmName::SelfTraining => "makes its pseudo-labels before it begins",
             AlgorithmName::Supervised => "makes no pseudo-labels",
             _ => return Ok(()),
         };

@@ -19,6 +19,7 @@ mod confidence;
 mod error;
 mod labels;
 mod layers;
+mod members;
 mod published;
 mod resolve;
 mod schema;
@@ -33,6 +34,7 @@ pub use confidence::{ConfidenceConfig, TemperatureChoice};
 pub use error::{ConfigError, Origin};
 pub use labels::{AlignmentTarget, LabelConfig, Sampling};
 pub use layers::{Override, Tables, variable_name};
+pub use members::Member;
 pub use published::PublishedConfig;
 pub use resolve::{
     Document, Entry, PROJECT_TABLES, Resolved, SWEEP_TABLES, Sources, SweepLayer, read_document, resolve,

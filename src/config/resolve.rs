@@ -90,9 +90,7 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
     values.extend(read_environment(&schema, &sources.environment)?);
     values.extend(read_overrides(&schema, &sources.overrides)?);
 
-    let document = Document::<Config>::build(schema, values)?;
-    document.value.check().map_err(|invalid| document.locate(invalid))?;
-    Ok(document)
+    Resolved::checked(schema, values)
 }
 
 /// The configuration of a run.
@@ -214,6 +212,26 @@ impl<T> Document<T> {
 }
 
 impl Resolved {
+    fn checked(schema: Schema, values: Values) -> Result<Self, ConfigError> {
+        let document = Self::build(schema, values)?;
+        document.value.check().map_err(|invalid| document.locate(invalid))?;
+        Ok(document)
+    }
+
+    /// The same settings, but for `overrides`; keys that begin with one of `reset` go back to their defaults first.
+    ///
+    /// # Errors
+    /// What is wrong with the overrides, or with what comes of them.
+    pub fn varied(&self, reset: &[&str], overrides: &[Override]) -> Result<Self, ConfigError> {
+        let said = self.entries.iter().filter(|entry| entry.origin != Origin::Default);
+        let kept = said.filter(|entry| !reset.iter().any(|prefix| entry.key.starts_with(prefix)));
+        let kept =
+            kept.filter_map(|entry| Some((entry.key.clone(), (entry.value.clone()?, entry.origin.clone()))));
+        let mut values: Values = kept.collect();
+        values.extend(read_overrides(&self.schema, overrides)?);
+        Self::checked(self.schema.clone(), values)
+    }
+
     /// Tells one run from another: a hash of every value except those of `[run]`, which change no result.
     pub fn fingerprint(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harvest_models::LoadOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{ClusteringConfig, ConfidenceConfig, LabelConfig, PublishedConfig};
@@ -114,13 +115,29 @@ pub struct ModelConfig {
     /// Weights to start from: a safetensors or PyTorch file with timm's, torchvision's or Hugging Face's names, or a name
     /// of `harvest weights list`.
     pub pretrained: Option<ConfigPath>,
+    /// Leave out what of `pretrained` does not fit the network, and keep what the file has nothing for as the seed made it;
+    /// else both are errors.
+    pub allow_unexpected: bool,
     /// Largest probability of dropping a block, from 0 to below 1; unset, the preset's.
     pub drop_path: Option<f64>,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { name: "vit_tiny_patch2_32".into(), image_size: None, pretrained: None, drop_path: None }
+        Self {
+            name: "vit_tiny_patch2_32".into(),
+            image_size: None,
+            pretrained: None,
+            allow_unexpected: false,
+            drop_path: None,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// How `pretrained` is to be taken.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions { allow_unexpected: self.allow_unexpected, ..LoadOptions::default() }
     }
 }
 
@@ -340,6 +357,7 @@ impl Config {
         self.confidence.check()?;
         self.clustering.check()?;
         self.published.check()?;
+        super::members::check(self)?;
         self.algorithm.check()
     }
 }

@@ -1,32 +1,14 @@
 //! Pictures and records that tests of this room share.
 
-use std::io::{Cursor, Write};
-
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-use rand::RngExt;
+use std::io::Write;
 
 use super::{ContentHash, ImageRecord};
-use crate::random::{Purpose, stream};
 
-/// Independent bytes, so equal seeds and sizes mean equal pictures and others never.
-pub(crate) fn noise(width: u32, height: u32, seed: u64) -> RgbImage {
-    let mut rng = stream(seed, Purpose::Demo, [0, 0, 0]);
-    RgbImage::from_fn(width, height, |_, _| Rgb(rng.random()))
-}
+#[path = "../../picture/src/testing.rs"]
+#[allow(dead_code, reason = "those of the crate of pictures; not all are needed here")]
+mod pictures;
 
-pub(crate) fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.into().write_to(&mut bytes, format).expect("encodes to memory");
-    bytes.into_inner()
-}
-
-pub(crate) fn jpeg(image: &RgbImage) -> Vec<u8> {
-    encode(image.clone(), ImageFormat::Jpeg)
-}
-
-pub(crate) fn png(image: &RgbImage) -> Vec<u8> {
-    encode(image.clone(), ImageFormat::Png)
-}
+pub(crate) use pictures::{encode, jpeg, noise, png};
 
 /// A record whose pixels are told apart by `content`.
 pub(crate) fn record(path: &str, content: u64) -> ImageRecord {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::{Comparison, PREDICTIONS};
 use super::reliability::{OnImages, section};
+use super::self_training::Taught;
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::algorithms::AlgorithmBuilder;
 use crate::config::Resolved;
@@ -20,9 +21,11 @@ use crate::inference::{Bundle, CARD, Confidence, Preprocessing, Reliable};
 use crate::metrics::Scores;
 use crate::project::{Input, Run, RunPlan, RunState};
 use crate::report::{
-    ConfigurationRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg, standard_charts,
+    ConfigurationRow, MemberRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg,
+    standard_charts,
 };
 use crate::training::{Job, Outcome, Setup, TrainError, train};
+use crate::weights;
 
 /// File of a run folder that holds a [`Finished`].
 const RESULT: &str = "result.json";
@@ -110,12 +113,15 @@ impl Experiment<'_> {
         stop: &AtomicBool,
     ) -> Result<Finished, ExperimentError> {
         self.check()?;
-        let plan = self.plan();
+        let mut plan = self.plan()?;
         let unfinished =
             if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
         let mut run = match unfinished {
             Some(run) => run,
-            None => Run::create(&self.places.runs, &plan)?,
+            None => {
+                plan.derived = self.train_members(fresh, arguments, progress, stop)?;
+                Run::create(&self.places.runs, &plan)?
+            }
         };
         run.begin(device::describe(&self.device), arguments)?;
         let result = self.work(&run, progress, stop);
@@ -135,7 +141,7 @@ impl Experiment<'_> {
     pub fn check(&self) -> Result<(), ExperimentError> {
         let (config, manifest) = (&self.config.value, &self.dataset.manifest);
         if let Some(named) = &config.model.pretrained {
-            crate::weights::find(named).map_err(ExperimentError::Pretrained)?;
+            weights::find(named).map_err(ExperimentError::Pretrained)?;
         }
         let images = manifest.images.len() + manifest.set_aside.len();
         let compared = config.published.compare(self.dataset.classes.len(), images);
@@ -145,16 +151,20 @@ impl Experiment<'_> {
         }
         let labels = self.dataset.labels();
         let setup = Setup::of(config, self.algorithm, &self.model, &labels, self.split, &self.device);
-        Ok(setup.check()?)
+        setup.check()?;
+        self.check_members()
     }
 
     /// What is to be done; its fingerprint finds earlier runs of the same.
-    pub fn plan(&self) -> RunPlan {
-        RunPlan::new(self.config, self.algorithm.name(), self.inputs())
+    ///
+    /// # Errors
+    /// If the weights to start from cannot be read, or the settings of a member of self-training make no sense.
+    pub fn plan(&self) -> Result<RunPlan, ExperimentError> {
+        Ok(RunPlan::new(self.config, self.algorithm.name(), self.inputs()?))
     }
 
     /// What the run is frozen with: a job reads only this and the images.
-    fn inputs(&self) -> Vec<Input> {
+    fn inputs(&self) -> Result<Vec<Input>, ExperimentError> {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
         let mut inputs = vec![
             Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
@@ -169,16 +179,25 @@ impl Experiment<'_> {
             let bytes = format!("{:#?}\n", self.algorithm).into_bytes();
             inputs.push(Input { name: "algorithm.txt".into(), bytes });
         }
-        inputs
+        if let Some(named) = &self.config.value.model.pretrained {
+            // Other bytes under the same name are another beginning.
+            let content = weights::find(named).and_then(|file| weights::content(&file));
+            let content = content.map_err(ExperimentError::Pretrained)?;
+            inputs
+                .push(Input { name: "pretrained.blake3".into(), bytes: format!("{content}\n").into_bytes() });
+        }
+        inputs.extend(self.planned_members()?);
+        Ok(inputs)
     }
 
     fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
         let size = self.model.image_size() as u32;
         let cache = Dataset::cache(&self.dataset.manifest, &self.places.cache, size, progress, stop)?;
         let labels = self.dataset.labels();
+        let taught = self.taught(run)?;
         let job = Job {
             config: &self.config.value,
-            algorithm: self.algorithm,
+            algorithm: taught.as_ref().map_or(self.algorithm, Taught::builder),
             model: &self.model,
             cache: &cache,
             labels: &labels,
@@ -189,11 +208,13 @@ impl Experiment<'_> {
         let outcome = train(&job, run.dir(), stop, &bar);
         bar.finish();
         let outcome = self.ordered(outcome?);
-        let bundle = self.bundle(run.dir(), &outcome);
+        let mut bundle = self.bundle(run.dir(), &outcome);
+        bundle.about.extend(taught.iter().flat_map(Taught::facts));
         bundle.write(&run.path("bundle"), &outcome.network)?;
         self.predictions(run.dir(), &bundle, &outcome)?;
         let reliable = self.reliable(bundle.confidence.as_ref(), &outcome);
-        self.report(run.dir(), &bundle, &reliable, &outcome)?;
+        let members = taught.iter().flat_map(Taught::rows).collect();
+        self.report(run.dir(), &bundle, &reliable, &outcome, members)?;
         let finished = Finished {
             folder: run.dir().to_owned(),
             evaluation: outcome.evaluation,
@@ -285,7 +306,7 @@ impl Experiment<'_> {
     /// # Errors
     /// If a run folder cannot be read.
     pub fn finished(&self) -> Result<Option<Finished>, ExperimentError> {
-        let fingerprint = self.plan().fingerprint();
+        let fingerprint = self.plan()?.fingerprint();
         for run in Run::list(&self.places.runs)?.into_iter().rev() {
             if run.fingerprint()? == fingerprint && matches!(run.state()?, RunState::Done(_)) {
                 return Finished::read(run.dir()).map(Some);
@@ -322,6 +343,7 @@ impl Experiment<'_> {
         bundle: &Bundle,
         reliable: &[OnImages],
         outcome: &Outcome,
+        members: Vec<MemberRow>,
     ) -> Result<(), ExperimentError> {
         let names = self.dataset.classes.names();
         let sets = [("Test images", &outcome.test), ("Evaluation images", &outcome.evaluation)];
@@ -362,6 +384,7 @@ impl Experiment<'_> {
             },
             classes: names.to_vec(),
             results,
+            members,
             confidence: bundle.confidence.as_ref().map(|confidence| section(confidence, reliable)),
             charts: standard_charts(&MetricsTable::read(&folder.join("metrics.csv"))?),
             set_aside: images

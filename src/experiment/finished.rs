@@ -11,8 +11,10 @@ use super::{Dataset, ExperimentError, Finished, Shown};
 use crate::data::{ImageCache, Manifest, Split};
 use crate::files::atomic_write;
 use crate::inference::onnx::Storage;
-use crate::inference::{Bundle, CARD, LabelledImage, Predictor, Reliable, drawn_picture, softmax_row};
-use crate::metrics::Scores;
+use crate::inference::{
+    Bundle, CARD, LabelledImage, Prediction, Predictor, Reliable, drawn_picture, softmax_row,
+};
+use crate::metrics::{Interval, Paired, Scores};
 use crate::project::{Run, RunState};
 use crate::training::evaluate_each;
 
@@ -49,26 +51,6 @@ impl FinishedRun {
         Split::belongs_to(&split, &manifest)?;
         let (bundle, network) = Bundle::read(&run.path("bundle"), device)?;
         Ok(Self { folder: folder.to_owned(), bundle, manifest, split, network })
-    }
-
-    /// Probabilities of all classes for the images `indices` of `cache`, `[N, C]`. `advance` is
-    /// told how many are done.
-    pub fn probabilities(
-        &self,
-        cache: &ImageCache,
-        indices: &[u32],
-        mut advance: impl FnMut(u64),
-    ) -> Vec<f32> {
-        let normalisation = &self.bundle.preprocessing.normalisation;
-        let predictor = Predictor::new(&self.network, cache.size() as usize, normalisation, BATCH);
-        let classes = self.bundle.classes.len();
-        let mut probabilities = Vec::with_capacity(indices.len() * classes);
-        predictor.logits(indices.iter().map(|index| cache.image(*index)), |_, batch| {
-            batch.chunks_exact(classes).for_each(|logits| probabilities.extend(softmax_row(logits)));
-            advance((probabilities.len() / classes) as u64);
-            true
-        });
-        probabilities
     }
 
     /// The images at the network's size; built in the run folder's own `cache` if the shared one is gone.
@@ -110,7 +92,7 @@ impl FinishedRun {
         Ok(bundle)
     }
 
-    /// Puts the accuracy of the network in eight bits beside its own.
+    /// Puts the accuracy of the network in eight bits beside its own, and how much of the difference chance explains.
     fn score_int8(&self, bundle: &mut Bundle, cache: Option<&ImageCache>) -> Result<(), ExperimentError> {
         let onnx = self.bundle.onnx(&self.network, Storage::Int8)?;
         let int8 = self.bundle.network_of(&onnx, &self.network.device().inner())?;
@@ -119,12 +101,14 @@ impl FinishedRun {
             match cache {
                 _ if indices.is_empty() => {}
                 Some(cache) => {
-                    let accuracy = |network: &Classifier| {
-                        format!("{:.4}", self.scores_of(network, cache, indices).0.accuracy)
-                    };
-                    let own = || accuracy(&self.network);
-                    bundle.about.entry(format!("{name} accuracy")).or_insert_with(own);
-                    bundle.about.insert(key, accuracy(&int8));
+                    let own = self.scores_of(&self.network, cache, indices);
+                    let small = self.scores_of(&int8, cache, indices);
+                    let rights = |logits: &[f32]| self.right(logits, indices);
+                    let paired = Paired::count(rights(&small.1).into_iter().zip(rights(&own.1)));
+                    let accuracy = |scores: &Scores| format!("{:.4}", scores.accuracy);
+                    bundle.about.entry(format!("{name} accuracy")).or_insert_with(|| accuracy(&own.0));
+                    bundle.about.insert(key, accuracy(&small.0));
+                    bundle.about.insert(format!("int8 {name} loss"), loss(&paired));
                 }
                 None => {
                     bundle.about.insert(key, "not measured: the images are gone".to_owned());
@@ -132,6 +116,15 @@ impl FinishedRun {
             }
         }
         Ok(())
+    }
+
+    /// Whether each of the images `indices` gets its own class by `logits`, a row for each.
+    fn right(&self, logits: &[f32], indices: &[u32]) -> Vec<bool> {
+        let rows = logits.chunks_exact(self.bundle.classes.len());
+        let label = |index: &u32| self.manifest.images[*index as usize].label.map(usize::from);
+        rows.zip(indices)
+            .map(|(row, index)| Some(Prediction::from_logits(row).class) == label(index))
+            .collect()
     }
 
     /// Writes the model card of [`Self::bundle`], with what is known about it by now.
@@ -168,6 +161,24 @@ impl FinishedRun {
         let normalisation = &self.bundle.preprocessing.normalisation;
         let (scores, logits) = evaluate_each(network, cache, indices, &labels, classes, normalisation);
         (if self.bundle.class_kind.is_ordered() { scores.in_percent() } else { scores }, logits)
+    }
+
+    /// Class probabilities of the images `indices`, `[images, classes]` row by row: the softmax of the logits, not calibrated.
+    /// `advance` is told how many are done, and whether to go on is asked of it: `None` if it says no before the end.
+    pub fn probabilities(
+        &self,
+        cache: &ImageCache,
+        indices: &[u32],
+        mut advance: impl FnMut(u64) -> bool,
+    ) -> Option<Vec<f32>> {
+        let (classes, how) = (self.bundle.classes.len(), &self.bundle.preprocessing);
+        let predictor = Predictor::new(&self.network, cache.size() as usize, &how.normalisation, BATCH);
+        let mut all = Vec::with_capacity(indices.len() * classes);
+        predictor.logits(indices.iter().map(|index| cache.image(*index)), |_, logits| {
+            all.extend(logits.chunks_exact(classes).flat_map(softmax_row));
+            advance((all.len() / classes) as u64)
+        });
+        (all.len() == indices.len() * classes).then_some(all)
     }
 
     /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many
@@ -210,6 +221,22 @@ impl FinishedRun {
     }
 }
 
+/// What eight bits cost, `paired` being these and the full weights: "0.40 points (95 % interval -0.10 to 0.90): of 4000
+/// images 65 became wrong and 49 right".
+fn loss(paired: &Paired) -> String {
+    let Interval { low, high } = paired.interval();
+    format!(
+        "{:.2} points (95 % interval {:.2} to {:.2}): of {} images {} became wrong and {} right",
+        // Not the negative of zero.
+        0.0 - 100.0 * paired.difference(),
+        0.0 - 100.0 * high,
+        0.0 - 100.0 * low,
+        paired.samples,
+        paired.second_only,
+        paired.first_only,
+    )
+}
+
 /// Where image `index` lies; an image inside an IDX file is told by `#` and its position.
 fn full_path(manifest: &Manifest, index: u32) -> String {
     let path = manifest.full_path(index).display().to_string();
@@ -218,5 +245,21 @@ fn full_path(manifest: &Manifest, index: u32) -> String {
             format!("{path}#{position}")
         }
         _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_with_its_interval_and_a_gain_as_a_negative_one() {
+        let worse = loss(&Paired { samples: 800, first_only: 3, second_only: 11 });
+        assert!(worse.starts_with("1.00 points (95 % interval 0.0"), "{worse}");
+        assert!(worse.ends_with("of 800 images 11 became wrong and 3 right"), "{worse}");
+        let better = loss(&Paired { samples: 800, first_only: 11, second_only: 3 });
+        assert!(better.starts_with("-1.00 points (95 % interval -"), "{better}");
+        let same = loss(&Paired { samples: 800, first_only: 0, second_only: 0 });
+        assert!(same.starts_with("0.00 points (95 % interval -0."), "{same}");
     }
 }

@@ -14,6 +14,7 @@ mod progress;
 mod rehearsal;
 mod reliability;
 mod rounds;
+mod self_training;
 
 use std::path::PathBuf;
 
@@ -71,6 +72,19 @@ pub enum ExperimentError {
     /// Training.
     #[error(transparent)]
     Train(#[from] crate::training::TrainError),
+    /// The settings of a member of self-training.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// A member of self-training.
+    #[error("member {number} of self_training (`{line}`)")]
+    Member {
+        /// Counted from 1.
+        number: usize,
+        /// Its line in the recipe.
+        line: String,
+        /// What is wrong with it, or stopped it.
+        source: Box<ExperimentError>,
+    },
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] crate::inference::BundleError),

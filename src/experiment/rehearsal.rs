@@ -27,7 +27,10 @@ impl Experiment<'_> {
         let counts = setup.problem.labelled_per_class.clone();
         let mut session = Session::new(setup)?;
         let pretrained = match &config.model.pretrained {
-            Some(weights) => Some(session.load_weights(weights).map_err(TrainError::Pretrained)?),
+            Some(weights) => {
+                let report = session.load_weights(weights, config.model.load_options());
+                Some(report.map_err(TrainError::Pretrained)?)
+            }
             None => None,
         };
         let views = session.views();
@@ -94,8 +97,16 @@ impl Experiment<'_> {
         if let Some(report) = pretrained {
             lines.push(("pretrained", report.summary()));
         }
+        lines.extend(self.rehearse_members()?.into_iter().map(|member| ("member", member)));
         lines.push(("tried", format!("one step on two images of noise: loss {loss:.3}")));
         Ok(Rehearsal { lines })
+    }
+}
+
+impl Rehearsal {
+    /// The value of the line of that name; empty if there is none.
+    pub(super) fn line(&self, name: &str) -> &str {
+        self.lines.iter().find(|(own, _)| *own == name).map_or("", |(_, value)| value)
     }
 }
 

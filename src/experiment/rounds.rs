@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use image::ImageFormat;
 
 use super::clusters::{CLUSTERS, Clustered};
 use super::{Dataset, ExperimentError, FinishedRun, Places, Shown};
-use crate::clustering::{Choice, LearnError, Pool, Selection};
+use crate::clustering::{Choice, ClusterError, LearnError, Pool, Selection};
 use crate::data::{ContentHash, ImageCache, Manifest};
 use crate::files::{WriteError, atomic_write};
 use crate::project::{CHOSEN_BY, LabelStore};
@@ -146,8 +146,12 @@ impl Round<'_> {
         // An image that has gone is not open; any answer will do.
         let images: Vec<u32> = rows.iter().map(|hash| now.get(hash).copied().unwrap_or(0)).collect();
         let bar = progress.begin("predicting", images.len() as u64);
-        let probabilities = model.probabilities(&cache, &images, |done| bar.set(done));
+        let probabilities = model.probabilities(&cache, &images, |done| {
+            bar.set(done);
+            !stop.load(Ordering::Relaxed)
+        });
         bar.finish();
+        let probabilities = probabilities.ok_or(LearnError::Cluster(ClusterError::Interrupted))?;
         Ok(Some((probabilities, model.bundle.classes.len())))
     }
 

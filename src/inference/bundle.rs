@@ -131,6 +131,12 @@ impl Bundle {
         }
     }
 
+    /// What [`Self::about`] says of the networks this one learned from: name and fact of each.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        let facts = self.about.iter().map(|(key, fact)| (key.as_str(), fact.as_str()));
+        facts.filter(|(key, _)| key.starts_with("member "))
+    }
+
     /// What logits are divided by before they become probabilities.
     pub(super) fn temperature(&self) -> f32 {
         self.confidence.as_ref().map_or(1.0, |confidence| confidence.temperature as f32)
@@ -173,36 +179,13 @@ impl Bundle {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Tensor;
     use harvest_models::Mode;
 
     use super::*;
-
-    fn bundle(name: &str) -> (Bundle, Classifier) {
-        let model = match name {
-            "vit" => {
-                let shape = r#"{"vit": {"image_size": 8, "patch": 4, "dim": 12, "depth": 2, "heads": 3, "classes": 3}}"#;
-                serde_json::from_str(shape).expect("a configuration")
-            }
-            preset => ClassifierConfig::preset(preset, 3).expect("a preset"),
-        };
-        let network = model.init(1, &Device::flex().autodiff()).expect("a valid network");
-        // Running statistics that are not those of a new network.
-        network.detached().forward(images(), Mode::train(0));
-        let classes = ["bee", "wasp", "ä, \"ö\""].map(str::to_owned).to_vec();
-        let preprocessing =
-            Preprocessing { size: 8, resize: "bicubic".into(), normalisation: Normalisation::HALF };
-        let about = BTreeMap::from([("steps".to_owned(), "12".to_owned())]);
-        (Bundle::new(model, classes, ClassKind::Categorical, preprocessing, about), network)
-    }
-
-    fn images() -> Tensor<4> {
-        let values: Vec<f32> = (0..2 * 3 * 8 * 8).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
-        Tensor::from_data(burn::tensor::TensorData::new(values, [2, 3, 8, 8]), &Device::flex())
-    }
+    use crate::inference::testing::{bundle, images};
 
     fn logits(network: &Classifier) -> Vec<f32> {
-        network.detached().forward(images(), Mode::Evaluate).logits.into_data().iter::<f32>().collect()
+        network.detached().forward(images(16), Mode::Evaluate).logits.into_data().iter::<f32>().collect()
     }
 
     fn refused(folder: &Path) -> BundleError {
@@ -248,7 +231,7 @@ mod tests {
         for (from, to, word) in [
             ("\"format\": 1", "\"format\": 2", "format 2"),
             ("\"wasp\",", "", "2 class names for 3 logits"),
-            ("\"size\": 8", "\"size\": \"large\"", "config.json"),
+            ("\"size\": 16", "\"size\": \"large\"", "config.json"),
             ("{", "", "config.json"),
         ] {
             let changed = sound.replacen(from, to, 1);

@@ -9,6 +9,8 @@ mod export;
 pub mod onnx;
 mod predictor;
 mod self_test;
+#[cfg(test)]
+mod testing;
 
 pub use bundle::{Bundle, BundleError, Preprocessing};
 pub use card::{CARD, Card};

@@ -210,32 +210,8 @@ pub fn largest_difference(expected: &[f32], found: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use harvest_models::ClassifierConfig;
-
     use super::*;
-    use crate::augment::Normalisation;
-    use crate::data::ClassKind;
-    use crate::inference::Preprocessing;
-
-    fn bundle(name: &str) -> (Bundle, Classifier) {
-        let model = match name {
-            "vit" => {
-                let shape = r#"{"vit": {"image_size": 16, "patch": 4, "dim": 12, "depth": 2, "heads": 3, "classes": 3}}"#;
-                serde_json::from_str(shape).expect("a configuration")
-            }
-            preset => ClassifierConfig::preset(preset, 3).expect("a preset"),
-        };
-        let network = model.init(1, &Device::flex()).expect("a valid network");
-        let classes = ["bee", "wasp", "ä, \"ö\""].map(str::to_owned).to_vec();
-        let preprocessing = Preprocessing {
-            size: model.image_size() as u32,
-            resize: "bilinear".into(),
-            normalisation: Normalisation::IMAGENET,
-        };
-        (Bundle::new(model, classes, ClassKind::Categorical, preprocessing, BTreeMap::new()), network)
-    }
+    use crate::inference::testing::bundle;
 
     /// An error with its causes.
     fn chain(error: &dyn std::error::Error) -> String {

@@ -75,6 +75,8 @@ pub struct RunPlan {
     pub config_fingerprint: blake3::Hash,
     /// What is frozen with it.
     pub inputs: Vec<Input>,
+    /// What was computed from these and is frozen too; no part of the fingerprint, so that the run is found again without it.
+    pub derived: Vec<Input>,
 }
 
 impl RunPlan {
@@ -91,6 +93,7 @@ impl RunPlan {
             ),
             config_fingerprint: config.fingerprint(),
             inputs,
+            derived: Vec::new(),
         }
     }
 
@@ -178,7 +181,7 @@ impl Run {
             let folder = draft.path().join(folder);
             fs::create_dir(&folder).map_err(WriteError::at(&folder))?;
         }
-        for input in &plan.inputs {
+        for input in plan.inputs.iter().chain(&plan.derived) {
             atomic_write(&draft.path().join("inputs").join(&input.name), &input.bytes)?;
         }
         atomic_write(&draft.path().join("config.toml"), plan.config.as_bytes())?;

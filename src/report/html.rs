@@ -29,6 +29,8 @@ pub struct RunSummary {
     pub classes: Vec<String>,
     /// How good the model is, the most important first.
     pub results: Vec<Results>,
+    /// The networks it learned from, where there are some.
+    pub members: Vec<MemberRow>,
     /// What confidences mean.
     pub confidence: Option<ConfidenceSection>,
     /// Curves; see [`super::standard_charts`].
@@ -50,6 +52,17 @@ pub struct Results {
     pub scores: Scores,
     /// Whether the page shows the confusion matrix and the table of classes too.
     pub detailed: bool,
+}
+
+/// A network that the model learned from.
+#[derive(Debug, Clone)]
+pub struct MemberRow {
+    /// Network and tuning, as in the recipe.
+    pub line: String,
+    /// How good it is, in words.
+    pub score: String,
+    /// Name of its run.
+    pub run: String,
 }
 
 /// What confidences mean.
@@ -99,6 +112,7 @@ impl RunSummary {
         self.header(&mut page);
         page += "<main>\n";
         self.results(&mut page);
+        self.members(&mut page);
         self.charts(&mut page);
         for results in self.results.iter().filter(|results| results.detailed) {
             self.confusion(&mut page, results);
@@ -241,6 +255,26 @@ impl RunSummary {
         page.push_str("</div></section>\n");
     }
 
+    fn members(&self, page: &mut String) {
+        if self.members.is_empty() {
+            return;
+        }
+        page.push_str(
+            "<section><h2>Members <small>the networks whose joined pseudo-labels it learned from</small></h2>\n\
+             <div class=\"card scroll\"><table>\n<tr><th>Network and tuning</th><th>On its own</th><th>Run</th></tr>\n",
+        );
+        for MemberRow { line, score, run } in &self.members {
+            let [line, score, run] = [line, score, run].map(|text| escape(text));
+            put(
+                page,
+                format_args!(
+                    "<tr><td class=\"text\">{line}</td><td class=\"text\">{score}</td><td class=\"text\">{run}</td></tr>\n"
+                ),
+            );
+        }
+        page.push_str("</table></div></section>\n");
+    }
+
     fn set_aside(&self, page: &mut String) {
         if self.set_aside.is_empty() {
             return;
@@ -360,6 +394,7 @@ mod tests {
             verdict: Some(text()),
             classes: vec![text()],
             results: vec![Results { name: text(), note: text(), scores, detailed: true }],
+            members: vec![MemberRow { line: text(), score: text(), run: text() }],
             confidence: Some(ConfidenceSection {
                 sentences: vec![text()],
                 diagrams: vec![crate::report::reliability_svg(

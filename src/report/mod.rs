@@ -23,7 +23,7 @@ pub use confusion_chart::confusion_svg;
 pub use contact_sheet::contact_sheet;
 pub use events::EventWriter;
 pub use html::{
-    ConfidenceSection, ConfigurationRow, Results, RunSummary, SetAsideRow, illustrated_page, page,
+    ConfidenceSection, ConfigurationRow, MemberRow, Results, RunSummary, SetAsideRow, illustrated_page, page,
 };
 pub use map_chart::map_svg;
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};

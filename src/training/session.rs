@@ -79,8 +79,12 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// If they are not found, damaged or not this network's.
-    pub fn load_weights(&mut self, named: &std::path::Path) -> Result<LoadReport, WeightsError> {
-        let report = start_from(&mut self.network, named, LoadOptions::default())?;
+    pub fn load_weights(
+        &mut self,
+        named: &std::path::Path,
+        options: LoadOptions,
+    ) -> Result<LoadReport, WeightsError> {
+        let report = start_from(&mut self.network, named, options)?;
         self.ema = average(&self.setup, self.algorithm.as_ref(), &self.network);
         Ok(report)
     }

@@ -14,7 +14,7 @@ use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
 use super::scope::{self, ScopeError};
 use super::session::{Scalars, Session};
 use super::setup::{Setup, total_steps};
-use crate::algorithms::{AlgorithmBuilder, Views};
+use crate::algorithms::{AlgorithmBuilder, NotReady, Views};
 use crate::config::{Config, Sampling};
 use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
 use crate::files::{WriteError, atomic_write};
@@ -88,6 +88,9 @@ pub enum TrainError {
         /// Steps of the newest checkpoint, which is sound.
         saved: Option<u64>,
     },
+    /// The algorithm lacks what it learns from.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// No such network.
     #[error(transparent)]
     Model(#[from] ConfigError),
@@ -203,6 +206,7 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let setup = job.setup();
     setup.check()?;
+    job.algorithm.ready()?;
     let kind = setup.kind();
     let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?;
     let mut session = Session::new(setup)?;
@@ -213,7 +217,8 @@ pub fn train(
         saved = Some(session.step);
         progress.milestone(&format!("going on after step {}", session.step));
     } else if let Some(weights) = &job.config.model.pretrained {
-        let report = session.load_weights(weights).map_err(TrainError::Pretrained)?;
+        let report = session.load_weights(weights, job.config.model.load_options());
+        let report = report.map_err(TrainError::Pretrained)?;
         atomic_write(&folder.join(PRETRAINED), report.to_string().as_bytes())?;
         progress.milestone(&format!(
             "starting from {}: {}; {PRETRAINED} tells of each",

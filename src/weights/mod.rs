@@ -1,17 +1,24 @@
-//! Weights to start from: files, and a store of files by name.
+//! Weights to start from: files, and a store of files by name, into which published ones can be fetched.
 //!
 //! A stored file was read whole once and is kept as safetensors under the names its maker gave; beside it a small JSON file
 //! tells where it came from and what it must hash to. The store is `$HARVEST_WEIGHTS`, else `harvest/weights` in the user's
 //! data folder.
 
+mod download;
+mod fetch;
+mod known;
 mod store;
 
 use std::path::{Path, PathBuf};
 
-use harvest_models::checkpoint::{CheckpointError, read_weights};
-use harvest_models::{Classifier, LoadOptions, LoadReport, PretrainedError};
+use burn::tensor::Device;
+use harvest_models::checkpoint::{CheckpointError, Weights, read_weights};
+use harvest_models::{Classifier, ClassifierConfig, ConfigError, LoadOptions, LoadReport, PretrainedError};
 
-pub use store::{Entry, Store};
+pub use download::{DownloadError, Limits};
+pub use fetch::{Checksum, FetchError, Fetched, Wanted};
+pub use known::{KNOWN, Known, known};
+pub use store::{Added, Entry, Store};
 
 use crate::files::WriteError;
 
@@ -25,7 +32,8 @@ pub enum WeightsError {
     /// Neither a file nor a name in the store.
     #[error(
         "there is no weight file `{path}` and none stored as `{name}`; stored are: {known}; store one with \
-         `harvest weights add {name} FILE`"
+         `harvest weights add {name} FILE`, or {}",
+        fetching(name)
     )]
     Unknown {
         /// As configured, from the current folder.
@@ -77,8 +85,8 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
     },
-    /// A file of the store cannot be read.
-    #[error("cannot read `{path}` in the store of weights", path = path.display())]
+    /// A file cannot be read.
+    #[error("cannot read `{path}`", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -92,13 +100,41 @@ pub enum WeightsError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// They are not this network's.
-    #[error("`{path}`", path = path.display())]
+    #[error("`{path}`{}", hint(source), path = path.display())]
     Misfit {
         /// The file.
         path: PathBuf,
         /// Why.
         source: PretrainedError,
     },
+    /// The network that they should fit.
+    #[error("`{model}`")]
+    Preset {
+        /// As asked for.
+        model: String,
+        /// Why there is none.
+        source: ConfigError,
+    },
+}
+
+/// How to get weights of that name from their publisher.
+fn fetching(name: &str) -> String {
+    match known(name) {
+        Some(_) => format!("fetch it with `harvest weights fetch {name}`"),
+        None => {
+            format!("fetch published ones with `harvest weights fetch` ({}, or any address)", known::names())
+        }
+    }
+}
+
+/// What can be done about weights that do not fit; nothing about damaged ones.
+fn hint(error: &PretrainedError) -> &'static str {
+    match error {
+        PretrainedError::Misfit { .. } => {
+            " (`--allow-unexpected`, or `model.allow_unexpected = true`, leaves out what does not fit)"
+        }
+        _ => "",
+    }
 }
 
 /// The file that `named` means: that file, else the one stored under the last part of `named`, which is how a name in a
@@ -138,4 +174,28 @@ pub fn start_from(
     }
     let weights = read_weights(&path)?;
     network.load_pretrained(&weights.tensors, options).map_err(|source| WeightsError::Misfit { path, source })
+}
+
+/// What becomes of each of `weights`, which are those of `file`, in a network of the preset `model` with a new classifier.
+fn fit(
+    weights: &Weights,
+    file: &Path,
+    model: &str,
+    options: LoadOptions,
+) -> Result<LoadReport, WeightsError> {
+    let network = ClassifierConfig::preset(model, 2).and_then(|config| config.blank(&Device::flex()));
+    let mut network = network.map_err(|source| WeightsError::Preset { model: model.to_owned(), source })?;
+    let loaded = network.load_pretrained(&weights.tensors, options);
+    loaded.map_err(|source| WeightsError::Misfit { path: file.to_owned(), source })
+}
+
+/// BLAKE3 of a file's content.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn content(file: &Path) -> Result<blake3::Hash, WeightsError> {
+    let mut hasher = blake3::Hasher::new();
+    let read = std::fs::File::open(file).and_then(|open| hasher.update_reader(open).map(|_| ()));
+    read.map_err(|source| WeightsError::Read { path: file.to_owned(), source })?;
+    Ok(hasher.finalize())
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use harvest_models::checkpoint::{Weights, read_weights};
-use harvest_models::write_safetensors;
+use harvest_models::{LoadOptions, LoadReport, write_safetensors};
 use serde::{Deserialize, Serialize};
 
-use super::WeightsError;
+use super::{WeightsError, content, fit};
 use crate::files::{WriteError, atomic_write};
 
 /// Weights by name, in one folder.
@@ -22,12 +22,15 @@ pub struct Store {
 pub struct Entry {
     /// Their name.
     pub name: String,
-    /// File they came from.
+    /// File or address they came from.
     pub origin: String,
     /// How that was stored.
     pub format: String,
     /// BLAKE3 of that file.
     pub origin_blake3: String,
+    /// SHA-256 of that file, if it was fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_sha256: Option<String>,
     /// BLAKE3 of the stored file.
     pub blake3: String,
     /// Tensors in it.
@@ -36,6 +39,21 @@ pub struct Entry {
     pub values: usize,
     /// Preset that they were seen to fit, if one was named.
     pub model: Option<String>,
+}
+
+/// Where weights come from, in words, and what they must hash to.
+pub(super) struct Origin {
+    pub text: String,
+    pub sha256: Option<String>,
+}
+
+/// Weights that were stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// What is known of them.
+    pub entry: Entry,
+    /// What became of each in the network of the preset that was named.
+    pub report: Option<LoadReport>,
 }
 
 impl Store {
@@ -73,23 +91,41 @@ impl Store {
         self.folder.join(format!("{name}.json"))
     }
 
-    /// Reads `source` whole and stores what it holds as `name`. Nothing is stored of a damaged file.
+    /// Reads `source` whole and stores what it holds as `name`, if it fits the preset `model`. Nothing is stored of a
+    /// damaged file.
     ///
     /// # Errors
     /// If the file cannot be used, or the name is taken by other weights.
-    pub fn add(&self, name: &str, source: &Path, model: Option<&str>) -> Result<Entry, WeightsError> {
+    pub fn add(
+        &self,
+        name: &str,
+        source: &Path,
+        model: Option<&str>,
+        options: LoadOptions,
+    ) -> Result<Added, WeightsError> {
+        let text = std::path::absolute(source).unwrap_or_else(|_| source.to_owned()).display().to_string();
+        self.keep(name, source, Origin { text, sha256: None }, model, options)
+    }
+
+    /// [`Store::add`] of a file that has another origin than its path.
+    pub(super) fn keep(
+        &self,
+        name: &str,
+        source: &Path,
+        origin: Origin,
+        model: Option<&str>,
+        options: LoadOptions,
+    ) -> Result<Added, WeightsError> {
         let name = checked(name)?;
         let weights = read_weights(source)?;
         refuse_what_is_no_number(&weights, source)?;
-        let read = |path: &Path| {
-            fs::read(path).map_err(|error| WeightsError::Read { path: path.to_owned(), source: error })
-        };
-        let origin_blake3 = blake3::hash(&read(source)?).to_string();
+        let report = model.map(|model| fit(&weights, source, model, options)).transpose()?;
+        let origin_blake3 = content(source)?.to_string();
         let file = self.file(name);
         if let Ok(earlier) = self.get(name)
             && earlier.origin_blake3 != origin_blake3
         {
-            return Err(WeightsError::Taken { name: name.to_owned(), origin: earlier.origin, path: file });
+            return Err(self.taken(earlier));
         }
         fs::create_dir_all(&self.folder).map_err(WriteError::at(&self.folder))?;
         // Written beside, then renamed; the record last, which is what makes the weights known.
@@ -105,14 +141,15 @@ impl Store {
             source: std::io::Error::other(error),
         };
         write_safetensors(&temporary, &weights.tensors, metadata).map_err(failed)?;
-        let blake3 = blake3::hash(&read(&temporary)?).to_string();
+        let blake3 = content(&temporary)?.to_string();
         let synced = fs::File::open(&temporary).and_then(|written| written.sync_all());
         synced.and_then(|()| fs::rename(&temporary, &file)).map_err(WriteError::at(&file))?;
         let entry = Entry {
             name: name.to_owned(),
-            origin: std::path::absolute(source).unwrap_or_else(|_| source.to_owned()).display().to_string(),
+            origin: origin.text,
             format: weights.format.to_string(),
             origin_blake3,
+            origin_sha256: origin.sha256,
             blake3,
             tensors: weights.tensors.len(),
             values: weights.tensors.values().map(|data| data.num_elements()).sum(),
@@ -120,7 +157,11 @@ impl Store {
         };
         let json = serde_json::to_vec_pretty(&entry).expect("a record is plain data");
         atomic_write(&self.record(name), &json)?;
-        Ok(entry)
+        Ok(Added { entry, report })
+    }
+
+    pub(super) fn taken(&self, earlier: Entry) -> WeightsError {
+        WeightsError::Taken { path: self.file(&earlier.name), name: earlier.name, origin: earlier.origin }
     }
 
     /// What is known of the weights stored as `name`.
@@ -154,8 +195,7 @@ impl Store {
     pub fn check(&self, file: &Path) -> Result<(), WeightsError> {
         let name = file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let entry = self.get(&name)?;
-        let bytes = fs::read(file).map_err(|source| WeightsError::Read { path: file.to_owned(), source })?;
-        match blake3::hash(&bytes).to_string() == entry.blake3 {
+        match content(file)?.to_string() == entry.blake3 {
             true => Ok(()),
             false => Err(WeightsError::Changed { path: file.to_owned() }),
         }
@@ -215,10 +255,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::new(folder.path().join("weights"));
         assert!(store.list().expect("nothing is there").is_empty());
-        let entry = store.add("tiny", &fixture("training.pth"), None).expect("a good file");
-        assert_eq!(store.list().expect("one"), [entry]);
-        store.add("tiny", &fixture("training.pth"), None).expect("the same once more");
-        assert!(matches!(store.add("tiny", &fixture("legacy.pth"), None), Err(WeightsError::Taken { .. })));
+        let add = |file: &str| store.add("tiny", &fixture(file), None, LoadOptions::default());
+        let added = add("training.pth").expect("a good file");
+        assert_eq!(store.list().expect("one"), [added.entry]);
+        add("training.pth").expect("the same once more");
+        assert!(matches!(add("legacy.pth"), Err(WeightsError::Taken { .. })));
         let (kept, source) = (read_weights(&store.file("tiny")), read_weights(&fixture("training.pth")));
         assert_eq!(kept.expect("stored").tensors, source.expect("a good file").tensors);
         store.check(&store.file("tiny")).expect("unchanged");
@@ -232,8 +273,13 @@ mod tests {
     fn a_refused_file_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::new(folder.path());
-        assert!(store.add("bad", &fixture("hostile.pth"), None).is_err());
-        assert!(matches!(store.add("../bad", &fixture("legacy.pth"), None), Err(WeightsError::Name { .. })));
+        let add =
+            |name: &str, file: &str, model| store.add(name, &fixture(file), model, LoadOptions::default());
+        assert!(add("bad", "hostile.pth", None).is_err());
+        assert!(matches!(add("../bad", "legacy.pth", None), Err(WeightsError::Name { .. })));
+        let error = add("bad", "legacy.pth", Some("resnet8")).expect_err("a vision transformer's");
+        assert!(error.to_string().contains("--allow-unexpected"), "{error}");
+        assert!(matches!(add("bad", "legacy.pth", Some("resnet9")), Err(WeightsError::Preset { .. })));
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
         let error = store.get("bad").expect_err("not stored").to_string();
         assert!(error.contains("none yet"), "{error}");

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Loads exported bundles with timm, torchvision and onnxruntime and compares their logits with the program's own.
+"""Loads exported bundles with timm, torchvision and onnxruntime and compares their logits with the program's own, and
+the program's logits by networks that `save.py` saved with theirs.
 
-Usage: check.py DIR, where `HARVEST_INTERCHANGE=DIR cargo test --release --test interchange` has written. Leaves with 1
-if anything disagrees, with 2 if a module is missing.
+Usage: check.py DIR, where `HARVEST_INTERCHANGE=DIR cargo test --release --test interchange` has written after `save.py
+DIR/saved`. Leaves with 1 if anything disagrees, with 2 if a module is missing.
 """
 
 import json
@@ -24,6 +25,8 @@ except ModuleNotFoundError as error:
 
 # Sums of thousands of f32 in another order; in units of the largest logit.
 TOLERANCE = 1e-4
+# Of seven, that the images must be divided into.
+CLASSES = 4
 
 
 def foreign_network(name, classes):
@@ -78,31 +81,50 @@ def onnx_logits(path, images, batch):
     return logits
 
 
+def compare(name, program, expected, found):
+    """Whether two tables of logits agree; says so."""
+    off = np.abs(found - expected).max() / np.abs(expected).max()
+    same = (found.argmax(1) == expected.argmax(1)).mean()
+    # Of a network that always says the same nothing can be learned.
+    classes = len(set(expected.argmax(1).tolist()))
+    fine = off <= TOLERANCE and same == 1.0 and classes >= CLASSES
+    print(f"{'ok  ' if fine else 'FAIL'} {name:29} {program:26} {len(expected)} images of {classes} classes: "
+          f"logits off by {off:.1e}, same class {100 * same:.0f} %")
+    return fine
+
+
+def ours(bundle):
+    """Whether other programs answer as we do; the name of each and what it says."""
+    name = bundle.parent.name
+    config = json.loads((bundle / "config.json").read_text())
+    reference = load_file(bundle.parent / "reference.safetensors")
+    images = reference["images"]
+    yield name, "torch", reference["logits"], torch_logits(name, bundle, images, config)
+    for file, key in (("model.onnx", "logits"), ("model.int8.onnx", "int8_logits")):
+        for batch in (1, len(images)):
+            yield name, f"{file}, batch {batch}", reference[key], onnx_logits(bundle / file, images.numpy(), batch)
+
+
+def theirs(folder):
+    """Whether we answer as the programs that saved a network: an answer for each of its files."""
+    expected = load_file(folder / "reference.safetensors")["logits"]
+    answers = load_file(folder / "answers.safetensors")
+    files = {path.name for path in folder.iterdir()} - {"reference.safetensors", "answers.safetensors"}
+    if not files or files != set(answers):
+        sys.exit(f"{folder}: {sorted(files)} were saved, {sorted(answers)} answered")
+    for file in sorted(files):
+        yield folder.name, f"we load {file}", expected, answers[file].numpy()
+
+
 def main(folder):
-    bundles = sorted(folder.glob("*/bundle"))
-    if not bundles:
-        sys.exit(f"no bundles in {folder}")
-    failed = False
-    for bundle in bundles:
-        name = bundle.parent.name
-        reference = load_file(bundle.parent / "reference.safetensors")
-        images = reference["images"]
-        config = json.loads((bundle / "config.json").read_text())
-        answers = [("torch", "logits", torch_logits(name, bundle, images, config))]
-        for file, key in (("model.onnx", "logits"), ("model.int8.onnx", "int8_logits")):
-            for batch in (1, len(images)):
-                found = onnx_logits(bundle / file, images.numpy(), batch)
-                answers.append((f"{file}, batch {batch}", key, found))
-        for program, key, found in answers:
-            expected = reference[key].numpy()
-            off = np.abs(found - expected).max() / np.abs(expected).max()
-            same = (found.argmax(1) == expected.argmax(1)).mean()
-            fine = off <= TOLERANCE and same == 1.0
-            failed |= not fine
-            classes = len(set(expected.argmax(1).tolist()))
-            print(f"{'ok  ' if fine else 'FAIL'} {name:21} {program:26} {len(images)} images of {classes} classes: "
-                  f"logits off by {off:.1e}, same class {100 * same:.0f} %")
-    return 1 if failed else 0
+    bundles, saved = sorted(folder.glob("*/bundle")), sorted(folder.glob("saved/*"))
+    if not bundles or not saved:
+        sys.exit(f"no bundles or no saved networks in {folder}")
+    comparisons = [entry for bundle in bundles for entry in ours(bundle)]
+    comparisons += [entry for each in saved for entry in theirs(each)]
+    fine = [compare(name, program, expected.numpy(), found) for name, program, expected, found in comparisons]
+    print(f"{sum(fine)} of {len(fine)} comparisons agree")
+    return 0 if all(fine) else 1
 
 
 if __name__ == "__main__":

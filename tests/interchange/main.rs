@@ -1,4 +1,7 @@
-//! Bundles of full-sized networks, as other programs get them. `scripts/interchange` has Python load what is written here.
+//! Bundles of full-sized networks, as other programs get them, and networks that other programs saved.
+//! `scripts/interchange` has Python save the latter, and load and compare what is written here.
+
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +12,7 @@ use harvest::data::ClassKind;
 use harvest::inference::onnx::Storage;
 use harvest::inference::{Bundle, Predictor, Preprocessing};
 use harvest::random::{Purpose, stream};
-use harvest_models::{Classifier, ClassifierConfig, Mode};
+use harvest_models::{Classifier, ClassifierConfig, Mode, ParameterInfo};
 use rand::RngExt;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -34,10 +37,15 @@ fn bundles_of_published_networks_pass_their_self_test() {
     let count = if asked.is_some() { 64 } else { IMAGES };
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let folder = asked.unwrap_or_else(|| temporary.path().to_owned());
+    if folder.join("saved").is_dir() {
+        foreign::answer(&folder.join("saved"));
+    }
     for name in NETWORKS {
         let config = ClassifierConfig::preset(name, CLASSES).expect("a preset");
-        let network = network(&config);
         let size = config.image_size();
+        let images = images(count, size);
+        let mut network = network(&config);
+        name_every_class(&mut network, &images, size);
         let classes = (0..CLASSES).map(|class| format!("class {class}")).collect();
         let preprocessing = Preprocessing {
             size: size as u32,
@@ -45,7 +53,6 @@ fn bundles_of_published_networks_pass_their_self_test() {
             normalisation: Normalisation::IMAGENET,
         };
         let bundle = Bundle::new(config, classes, ClassKind::Categorical, preprocessing, BTreeMap::new());
-        let images = images(count, size);
         let own = folder.join(name);
         bundle.export(&own.join("bundle"), &network, &images[..size * size * 3], true).expect("it verifies");
 
@@ -64,6 +71,32 @@ fn bundles_of_published_networks_pass_their_self_test() {
         ];
         safetensors::serialize_to_file(tensors, None, &own.join("reference.safetensors")).expect("writable");
     }
+}
+
+/// Moves and scales the classifier so that over `images` each logit has mean 0 and deviation 1: as they are, random networks
+/// name the same class for nearly all images.
+fn name_every_class(network: &mut Classifier, images: &[u8], size: usize) {
+    let logits = logits(network, images, size);
+    let head =
+        |rank| move |p: &&ParameterInfo| p.depth == 0 && p.shape.len() == rank && p.shape[0] == CLASSES;
+    let parameters = network.parameters();
+    let [weight, bias] =
+        [2, 1].map(|rank| parameters.iter().find(head(rank)).expect("a linear classifier").name.clone());
+    let mut tensors = network.to_tensors();
+    let mut weights: Vec<f32> = tensors[&weight].iter().collect();
+    let mut biases: Vec<f32> = tensors[&bias].iter().collect();
+    let features = weights.len() / CLASSES;
+    for (class, (weights, bias)) in weights.chunks_exact_mut(features).zip(&mut biases).enumerate() {
+        let own = || logits.iter().skip(class).step_by(CLASSES);
+        let count = own().count() as f32;
+        let mean = own().sum::<f32>() / count;
+        let deviation = (own().map(|logit| (logit - mean).powi(2)).sum::<f32>() / count).sqrt();
+        weights.iter_mut().for_each(|weight| *weight /= deviation);
+        *bias = (*bias - mean) / deviation;
+    }
+    tensors.insert(weight, TensorData::new(weights, [CLASSES, features]));
+    tensors.insert(bias, TensorData::new(biases, [CLASSES]));
+    network.load_tensors(&tensors).expect("the same names and shapes");
 }
 
 /// Random weights, none of which is 0 or 1 as a new network's are, and running statistics that have moved.

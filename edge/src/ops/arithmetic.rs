@@ -191,7 +191,7 @@ impl Unary {
 
     /// In place, with the widest vectors of this machine.
     pub fn apply(self, values: &mut [f32]) {
-        pulp::Arch::new().dispatch(
+        super::vector::widest(
             #[inline(always)]
             || match self {
                 Self::Clip(low, high) => values.iter_mut().for_each(|x| *x = clip(*x, low, high)),

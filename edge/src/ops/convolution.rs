@@ -1,11 +1,12 @@
 //! `Conv` in two dimensions, with what follows it (batch normalisation, `Relu`, `Clip`) folded in.
 //!
 //! A 1 × 1 window is a matrix product of the picture as it lies in memory. One channel per group (depthwise) is summed
-//! row by row. Everything else collects the windows of some output rows as columns of a matrix, then multiplies.
+//! as one line. Everything else collects the windows of some output rows as columns of a matrix, then multiplies.
 
 use super::arithmetic::Unary;
 use super::attributes::Attributes;
 use super::product::{Matrix, multiply};
+use super::vector::widest;
 use super::window::Window;
 use crate::error::{Limits, OpError};
 use crate::tensor::Tensor;
@@ -64,6 +65,11 @@ impl Conv {
         if count == 0 {
             return Tensor::new(shape, Vec::<f32>::new());
         }
+        if sides.inputs == 1 && sides.outputs == 1 {
+            let mut out = vec![0.0; count];
+            depthwise(&sides, x, weights, offset, &mut out, self.after, limits)?;
+            return Tensor::new(shape, out);
+        }
         let mut out = match offset {
             None => vec![0.0; count],
             Some(offset) => {
@@ -75,13 +81,9 @@ impl Conv {
                 out
             }
         };
-        if sides.inputs == 1 && sides.outputs == 1 {
-            depthwise(&sides, x, weights, &mut out, self.after, limits)?;
-        } else {
-            grouped(&sides, x, weights, &mut out, limits)?;
-            if let Some(after) = self.after {
-                after.apply(&mut out);
-            }
+        grouped(&sides, x, weights, &mut out, limits)?;
+        if let Some(after) = self.after {
+            after.apply(&mut out);
         }
         Tensor::new(shape, out)
     }
@@ -190,56 +192,60 @@ fn inside(d: usize, before: usize, stride: usize, length: usize, places: usize) 
     start..end.max(start)
 }
 
-/// One channel per group: each is widened by its margin, columns of one phase of the stride side by side, so that
-/// every sum runs over neighbours; `after` is applied while the rows are in the cache.
+/// One channel per group. Each picture is widened by its margin and divided into phases, the places whose row and column
+/// leave the same rest by the strides; then every part of the window is the same distance away from any place, and the
+/// whole picture is summed as one line. That leaves short rows no remainder; what is summed between two rows is dropped.
 fn depthwise(
     sides: &Sides,
     x: &[f32],
     weights: &[f32],
+    offset: Option<&[f32]>,
     out: &mut [f32],
     after: Option<Unary>,
     limits: &Limits,
 ) -> Result<(), OpError> {
     let Sides { window, picture: [height, width], places: [rows, columns], .. } = *sides;
     let ([h, w], [down, right]) = (window.size, window.stride);
-    // Room for the last place of the last phase; wider than the picture with its margin where strides leave a rest.
-    let phase_length = columns + (w - 1) / right;
-    let line_length = phase_length.saturating_mul(right.min(w));
-    let lines = (rows - 1) * down + h;
-    let mut wide = vec![0.0f32; limits.count(&[lines, line_length])?];
-    if height == 0 || width == 0 {
-        return Ok(());
-    }
-    let taps: Vec<usize> = (0..w).map(|dx| dx % right * phase_length + dx / right).collect();
-    let arch = pulp::Arch::new();
-    let planes = x.chunks_exact(height * width).zip(out.chunks_exact_mut(rows * columns));
-    for (index, (plane, out)) in planes.enumerate() {
-        let weights = &weights[index % sides.groups * h * w..][..h * w];
-        for (line, source) in
-            wide.chunks_exact_mut(line_length).skip(window.before[0]).zip(plane.chunks_exact(width))
-        {
-            for (phase, line) in line.chunks_exact_mut(phase_length).enumerate() {
-                // Place p of this phase is column p · stride + phase of the widened picture.
-                let places = inside(phase, window.before[1], right, width, phase_length);
-                let Some(first) = places.clone().next() else { continue };
-                let from = first * right + phase - window.before[1];
-                let target = &mut line[places];
-                target.iter_mut().zip(source[from..].iter().step_by(right)).for_each(|(out, &x)| *out = x);
-            }
-        }
-        arch.dispatch(
+    let line = columns + (w - 1) / right;
+    let lines = rows + (h - 1) / down;
+    let [phases_down, phases_right] = [down.min(h), right.min(w)];
+    let phase = lines.saturating_mul(line);
+    let mut wide = vec![0.0f32; limits.count(&[phases_down, phases_right, lines, line])?];
+    let mut sums = vec![0.0f32; (rows - 1) * line + columns];
+    let distance = |dy: usize, dx: usize| {
+        (dy % down * phases_right + dx % right) * phase + dy / down * line + dx / right
+    };
+    let taps: Vec<usize> = (0..h).flat_map(|dy| (0..w).map(move |dx| distance(dy, dx))).collect();
+    for (index, out) in out.chunks_exact_mut(rows * columns).enumerate() {
+        let channel = index % sides.groups;
+        let weights = &weights[channel * h * w..][..h * w];
+        let plane = &x[index * height * width..][..height * width];
+        widest(
             #[inline(always)]
             || {
-                for (row, out) in out.chunks_exact_mut(columns).enumerate() {
-                    let block = &wide[row * down * line_length..][..h * line_length];
-                    match (h, w) {
-                        (3, 3) => sum_taps::<3>(block, line_length, &taps, weights, out),
-                        (5, 5) => sum_taps::<5>(block, line_length, &taps, weights, out),
-                        _ => sum_any(block, line_length, &taps, weights, out),
+                for (number, wide) in wide.chunks_exact_mut(phase).enumerate() {
+                    let of_phase = [number / phases_right, number % phases_right];
+                    spread(sides, plane, of_phase, wide, line);
+                }
+                sums.fill(offset.map_or(0.0, |offset| offset[channel]));
+                match (h, w) {
+                    (3, 3) => sum_taps::<9>(&wide, &taps, weights, &mut sums),
+                    (5, 5) => {
+                        for (taps, weights) in taps.chunks_exact(5).zip(weights.chunks_exact(5)) {
+                            sum_taps::<5>(&wide, taps, weights, &mut sums);
+                        }
                     }
-                    if let Some(Unary::Clip(low, high)) = after {
-                        out.iter_mut().for_each(|x| *x = super::arithmetic::clip(*x, low, high));
+                    _ => {
+                        for (tap, weight) in taps.chunks_exact(1).zip(weights.chunks_exact(1)) {
+                            sum_taps::<1>(&wide, tap, weight, &mut sums);
+                        }
                     }
+                }
+                if let Some(Unary::Clip(low, high)) = after {
+                    sums.iter_mut().for_each(|x| *x = super::arithmetic::clip(*x, low, high));
+                }
+                for (sums, out) in sums.chunks(line).zip(out.chunks_exact_mut(columns)) {
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum);
                 }
             },
         );
@@ -251,29 +257,41 @@ fn depthwise(
     Ok(())
 }
 
-/// `out[x] += Σ weights[dy, dx] · block[dy, x + taps[dx]]`, all in registers.
+/// Puts the places of one phase into `wide`, whose margin stays as it is.
 #[inline(always)]
-fn sum_taps<const K: usize>(block: &[f32], line: usize, taps: &[usize], weights: &[f32], out: &mut [f32]) {
-    let count = out.len();
-    for dy in 0..K {
-        let sources: [&[f32]; K] = std::array::from_fn(|dx| &block[dy * line + taps[dx]..][..count]);
-        let weights: [f32; K] = std::array::from_fn(|dx| weights[dy * K + dx]);
-        for (x, out) in out.iter_mut().enumerate() {
-            let mut sum = *out;
-            for dx in 0..K {
-                sum += weights[dx] * sources[dx][x];
-            }
-            *out = sum;
+fn spread(sides: &Sides, plane: &[f32], [below, beside]: [usize; 2], wide: &mut [f32], line: usize) {
+    let Sides { window, picture: [height, width], .. } = *sides;
+    let [down, right] = window.stride;
+    // Place p of a phase is p · stride + phase of the widened picture.
+    let rows = inside(below, window.before[0], down, height, wide.len() / line);
+    let places = inside(beside, window.before[1], right, width, line);
+    if rows.is_empty() || places.is_empty() {
+        return;
+    }
+    let from = places.start * right + beside - window.before[1];
+    let first = rows.start * down + below - window.before[0];
+    let sources = plane.chunks_exact(width).skip(first).step_by(down);
+    for (wide, source) in wide.chunks_exact_mut(line).skip(rows.start).take(rows.len()).zip(sources) {
+        let (target, source) = (&mut wide[places.clone()], &source[from..]);
+        if right == 1 {
+            target.iter_mut().zip(source).for_each(|(out, &x)| *out = x);
+        } else {
+            target.iter_mut().zip(source.iter().step_by(right)).for_each(|(out, &x)| *out = x);
         }
     }
 }
 
+/// `sums[i] += Σ weights[t] · wide[i + taps[t]]`, all in registers.
 #[inline(always)]
-fn sum_any(block: &[f32], line: usize, taps: &[usize], weights: &[f32], out: &mut [f32]) {
-    let width = taps.len();
-    for (index, &weight) in weights.iter().enumerate() {
-        let start = index / width * line + taps[index % width];
-        let source = &block[start..][..out.len()];
-        out.iter_mut().zip(source).for_each(|(out, &x)| *out += weight * x);
+fn sum_taps<const T: usize>(wide: &[f32], taps: &[usize], weights: &[f32], sums: &mut [f32]) {
+    let count = sums.len();
+    let sources: [&[f32]; T] = std::array::from_fn(|t| &wide[taps[t]..][..count]);
+    let weights: [f32; T] = std::array::from_fn(|t| weights[t]);
+    for (i, out) in sums.iter_mut().enumerate() {
+        let mut sum = *out;
+        for t in 0..T {
+            sum += weights[t] * sources[t][i];
+        }
+        *out = sum;
     }
 }

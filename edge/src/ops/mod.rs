@@ -10,6 +10,7 @@ mod pooling;
 mod product;
 mod quantised;
 mod shape;
+mod vector;
 mod window;
 
 use harvest_onnx::NodeProto;

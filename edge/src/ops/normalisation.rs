@@ -77,7 +77,7 @@ pub(crate) fn layer_normalisation(
     let scale = scale.floats()?;
     let offset = offset.map(Tensor::floats).transpose()?;
     let mut values = input.floats()?.to_vec();
-    pulp::Arch::new().dispatch(
+    super::vector::widest(
         #[inline(always)]
         || {
             for row in values.chunks_exact_mut(length.max(1)) {
@@ -116,7 +116,7 @@ pub(crate) fn softmax(input: &Tensor, along: i64) -> Result<Tensor, OpError> {
     let inner: usize = input.shape()[along + 1..].iter().product();
     let mut values = input.floats()?.to_vec();
     if inner == 1 {
-        pulp::Arch::new().dispatch(
+        super::vector::widest(
             #[inline(always)]
             || values.chunks_exact_mut(side.max(1)).for_each(softmax_row),
         );

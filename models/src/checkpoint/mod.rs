@@ -69,7 +69,11 @@ pub fn read_weights(path: &Path) -> Result<Weights, CheckpointError> {
 pub fn parse_weights(bytes: &[u8]) -> Result<Weights, Problem> {
     // A safetensors file begins with the length of its header, eight bytes of which the last are zero, and the header.
     if bytes.get(5..9) == Some(b"\0\0\0{") {
-        safetensors(bytes)
+        let tensors = safetensors(bytes)?;
+        if tensors.is_empty() {
+            return Err(Problem::NoTensors);
+        }
+        Ok(Weights { tensors, format: Format::Safetensors, within: String::new() })
     } else if bytes.starts_with(b"PK\x03\x04") {
         torch::read_zip(bytes)
     } else if bytes.first() == Some(&0x80) {
@@ -79,7 +83,8 @@ pub fn parse_weights(bytes: &[u8]) -> Result<Weights, Problem> {
     }
 }
 
-fn safetensors(bytes: &[u8]) -> Result<Weights, Problem> {
+/// All tensors of a safetensors file, of which there may be none: floats as F32, integers as I64.
+pub(crate) fn safetensors(bytes: &[u8]) -> Result<NamedTensors, Problem> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| Problem::damaged(error.to_string()))?;
     let mut tensors = NamedTensors::new();
     for (name, view) in file.iter() {
@@ -98,8 +103,5 @@ fn safetensors(bytes: &[u8]) -> Result<Weights, Problem> {
         let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype);
         tensors.insert(name.to_owned(), if dtype == target { data } else { data.convert_dtype(target) });
     }
-    if tensors.is_empty() {
-        return Err(Problem::NoTensors);
-    }
-    Ok(Weights { tensors, format: Format::Safetensors, within: String::new() })
+    Ok(tensors)
 }

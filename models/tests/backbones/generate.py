@@ -6,6 +6,8 @@ For every network NAME.safetensors holds `weight/*` (the state dict before any p
 `eval/logits`, `loss` (cross-entropy of the evaluation pass), `grad/*` (its gradient for every parameter), and for
 networks with batch normalisation `train/features`, `train/logits` and `train/*` (running statistics after one training
 pass), `train_grad/*` (gradients of the training pass). `names.json`: names and shapes of the published networks.
+`torchvision_convnext.safetensors`: `weight/*` under torchvision's names, `input` and `eval/logits` of its ConvNeXt.
+`patch_kernels.safetensors`: `FROM_TO/in` and `FROM_TO/out`, patch kernels resized by timm's `resample_patch_embed`.
 """
 
 import json
@@ -14,10 +16,13 @@ import pathlib
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_patch_embed
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
 from timm.models.vision_transformer import VisionTransformer
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
 
 HERE = pathlib.Path(__file__).parent
 CLASSES = 5
@@ -135,6 +140,27 @@ def reference(build, size, seed):
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
+def torchvision_convnext(seed):
+    generator = torch.Generator().manual_seed(seed)
+    stages = [(6, 8, 1), (8, 12, 1), (12, 16, 2), (16, None, 1)]
+    net = TorchvisionConvNeXt([CNBlockConfig(*stage) for stage in stages], num_classes=CLASSES).eval()
+    with torch.no_grad():
+        randomise(net, generator)
+        tensors = {f"weight/{name}": tensor.clone() for name, tensor in net.state_dict().items()}
+        images = torch.randn(2, 3, 40, 40, generator=generator)
+        return tensors | {"input": images, "eval/logits": net(images)}
+
+
+def patch_kernels(seed):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for before, after in [(14, 16), (16, 14), (16, 8), (2, 4), (3, 1), (1, 3)]:
+        kernels = torch.randn(2, 3, before, before, generator=generator)
+        tensors[f"{before}_{after}/in"] = kernels
+        tensors[f"{before}_{after}/out"] = resample_patch_embed(kernels, [after, after]).contiguous()
+    return tensors
+
+
 def names(name, settings):
     net = timm.create_model(name, num_classes=10, **settings)
     parameters = {key: list(value.shape) for key, value in net.named_parameters()}
@@ -149,6 +175,8 @@ def main():
     torch.set_num_threads(1)
     for seed, (name, (build, size)) in enumerate(NETWORKS.items()):
         save_file(reference(build, size, seed), HERE / f"{name}.safetensors")
+    save_file(torchvision_convnext(10), HERE / "torchvision_convnext.safetensors")
+    save_file(patch_kernels(11), HERE / "patch_kernels.safetensors")
     published = {name: names(name, settings) for name, settings in PUBLISHED.items()}
     (HERE / "names.json").write_text(json.dumps(published, separators=(",", ":")) + "\n")
 

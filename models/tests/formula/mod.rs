@@ -38,7 +38,7 @@ impl Entry {
                 heads: dim / 64,
                 mlp_ratio: 4.0,
                 drop_path: 0.0,
-                pooling: super::pooling(&self.kind),
+                pooling: super::stored::pooling(&self.kind),
                 registers: 0,
                 layer_scale: None,
                 class_position: true,

@@ -2,17 +2,17 @@
 //!
 //! Sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, arXiv:1810.03993.
 
-use std::fmt::Write as _;
+mod markdown;
+mod quality;
 
 use super::{Bundle, Reliable};
 use crate::data::ClassKind;
-use crate::metrics::{Interval, Scores, wilson};
+use crate::metrics::Scores;
+use markdown::{code, plain, put};
 
 /// The card's file in a bundle.
 pub const CARD: &str = "MODEL_CARD.md";
 
-/// Classes called weak, at most.
-const WEAKEST: usize = 3;
 /// A share counted over fewer images than this says little.
 const FEW: u64 = 20;
 
@@ -82,106 +82,6 @@ impl Card<'_> {
                 code(&self.data),
             ),
         );
-    }
-
-    fn quality(&self, text: &mut String) {
-        text.push_str("## How good it is\n\n");
-        let Some((set, scores)) = self.scores.first() else {
-            text.push_str("Not measured: no labelled images were kept for it.\n\n");
-            return;
-        };
-        for (set, scores) in &self.scores {
-            let Interval { low, high } = scores.accuracy_interval();
-            put(
-                text,
-                format_args!(
-                    "- On {} {set} images: **{:.1} % right** (95 % interval {:.1} to {:.1} %), mean F1 over classes {:.3}",
-                    scores.samples,
-                    100.0 * scores.accuracy,
-                    100.0 * low,
-                    100.0 * high,
-                    scores.macro_present.f1,
-                ),
-            );
-            if let Some(off) = scores.mean_absolute_error {
-                put(text, format_args!(", {off:.1} % off on average"));
-            }
-            text.push_str(match *set {
-                "test" => ". It never saw these images, and nothing was chosen by them.\n",
-                _ => ". They also chose the best of the run's checkpoints, so new images fare a little worse.\n",
-            });
-        }
-        self.weakest(text, set, scores);
-        text.push_str(
-            "\n| class | found, of its images | 95 % interval | right, when named | F1 | most often taken for |\n\
-             |---|---|---|---|---|---|\n",
-        );
-        for (class, each) in scores.per_class.iter().enumerate() {
-            let hits = scores.confusion.count(class, class);
-            let Interval { low, high } = wilson(hits, each.support);
-            let taken = self.taken_for(scores, class);
-            let taken = taken
-                .map_or_else(|| "—".to_owned(), |(other, count)| format!("{} ({count})", self.class(other)));
-            put(
-                text,
-                format_args!(
-                    "| {} | {hits} of {} | {:.0} to {:.0} % | {:.1} % | {:.3} | {taken} |\n",
-                    self.class(class),
-                    each.support,
-                    100.0 * low,
-                    100.0 * high,
-                    100.0 * each.precision,
-                    each.f1,
-                ),
-            );
-        }
-        text.push('\n');
-    }
-
-    /// The class that images of `class` are most often mistaken for, and how many are.
-    fn taken_for(&self, scores: &Scores, class: usize) -> Option<(usize, u64)> {
-        let wrong = scores.confusion.row(class).iter().copied().enumerate();
-        let wrong = wrong.filter(|(other, count)| *other != class && *count > 0);
-        // The first of equals.
-        wrong.min_by_key(|(_, count)| std::cmp::Reverse(*count))
-    }
-
-    fn weakest(&self, text: &mut String, set: &str, scores: &Scores) {
-        let mut weak: Vec<(usize, f64)> = scores
-            .per_class
-            .iter()
-            .enumerate()
-            .filter(|(_, each)| each.support > 0 && each.recall < 1.0)
-            .map(|(class, each)| (class, each.recall))
-            .collect();
-        weak.sort_by(|a, b| a.1.total_cmp(&b.1));
-        if weak.is_empty() {
-            put(text, format_args!("\nEvery one of the {set} images was classified right.\n"));
-            return;
-        }
-        put(text, format_args!("\nWhere it is weakest, on the {set} images:\n\n"));
-        for (class, _) in weak.into_iter().take(WEAKEST) {
-            let support = scores.per_class[class].support;
-            let missed = support - scores.confusion.count(class, class);
-            put(
-                text,
-                format_args!(
-                    "- **{}**: {missed} of {support} images are taken for something else",
-                    self.class(class)
-                ),
-            );
-            if let Some((other, count)) = self.taken_for(scores, class) {
-                put(text, format_args!(", most often for {} ({count} times)", self.class(other)));
-            }
-            text.push_str(if support < FEW { "; so few images tell little.\n" } else { ".\n" });
-        }
-        let unseen: Vec<String> = (0..scores.per_class.len())
-            .filter(|class| scores.per_class[*class].support == 0)
-            .map(|class| self.class(class))
-            .collect();
-        if !unseen.is_empty() {
-            put(text, format_args!("- Not measured at all, for lack of images: {}.\n", unseen.join(", ")));
-        }
     }
 
     fn confidence(&self, text: &mut String) {
@@ -282,7 +182,8 @@ impl Card<'_> {
             ("run", self.about("run")),
             ("HARVEST", &self.bundle.harvest),
         ];
-        for (name, value) in rows {
+        // Self-training: what the network learned from.
+        for (name, value) in rows.into_iter().chain(self.bundle.members()) {
             put(text, format_args!("- {name}: {}\n", plain(value)));
         }
         put(text, format_args!("- time: {:.0} s\n\n", self.seconds));
@@ -323,31 +224,6 @@ impl Card<'_> {
              `softmax(logits / confidence.temperature)`, and it abstains if that is below `confidence.reject_below`.\n",
         );
     }
-}
-
-/// A name as text of a paragraph or table: nothing in it is Markdown or HTML.
-fn plain(name: &str) -> String {
-    let mut safe = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => safe.extend(['\\', c]),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '&' => safe.push_str("&amp;"),
-            c if c.is_control() => safe.push(' '),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
-/// A name between backticks.
-fn code(name: &str) -> String {
-    name.chars().map(|c| if c == '`' || c.is_control() { ' ' } else { c }).collect()
-}
-
-fn put(text: &mut String, part: std::fmt::Arguments) {
-    text.write_fmt(part).expect("strings can be written to");
 }
 
 #[cfg(test)]

@@ -1,127 +1,35 @@
-//! A pickle machine that builds data and can do nothing else.
-//!
-//! Python's own machine calls whatever a file names. This one knows the operations that PyTorch writes, and a short list
-//! of names; of these, some make tensors and dictionaries, others are remembered as [`Value::Opaque`]: something without
-//! meaning here. Every other name ends the reading with [`Problem::Code`]. Values live in one flat list and refer to each
-//! other by index, so that no nesting, however deep, and no circle costs more than its bytes.
+//! The operations: values onto the stack and off it, into lists and dictionaries, to memory and back.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
-use super::error::Problem;
-use super::numbers::Kind;
+use super::super::error::Problem;
+use super::super::numbers::Kind;
+use super::objects::known;
+use super::{Id, Items, LENGTH, Pickled, Value};
 
 /// Values on the stack, at most; PyTorch writes a few thousand at a time.
 const STACK: usize = 1 << 20;
 
-/// Bytes of one pickle, at most. Those of published checkpoints have less than one million, optimizer state included.
-pub(super) const LENGTH: usize = 32 << 20;
-
-/// Axes of a tensor, at most.
-const AXES: usize = 16;
-
-/// Index of a list, tuple or dictionary.
-pub(super) type Id = usize;
-
-#[derive(Debug, Clone)]
-pub(super) enum Value {
-    None,
-    Bool(bool),
-    Int(i64),
-    Text(Rc<str>),
-    Tuple(Id),
-    List(Id),
-    Dict(Id),
-    Global(Global),
-    Storage(Rc<Storage>),
-    Tensor(Rc<Strided>),
-    /// Something that is no weight: numbers of the training, settings.
-    Opaque,
-}
-
-/// The names that are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Global {
-    OrderedDict,
-    /// `torch._utils._rebuild_tensor_v2` and the older one with fewer arguments.
-    Tensor,
-    Parameter,
-    Storage(Kind),
-    /// Harmless data of a training run.
-    Opaque,
-}
-
-/// A piece of the file that tensors are views of.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Storage {
-    pub key: String,
-    pub kind: Kind,
-    pub elements: usize,
-    /// First element within the storage of that key, for views in legacy files.
-    pub offset: usize,
-}
-
-/// A tensor as the file describes it; nothing is checked against the storage yet.
-#[derive(Debug)]
-pub(super) struct Strided {
-    pub storage: Rc<Storage>,
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<usize>,
-}
-
-/// What a pickle says.
-pub(super) struct Pickled {
-    pub top: Value,
-    /// Bytes it took.
-    pub length: usize,
-    /// What every storage it refers to holds, by key.
-    pub storages: HashMap<String, Kind>,
-    items: Vec<Items>,
-}
-
-#[derive(Debug)]
-enum Items {
-    Sequence(Vec<Value>),
-    Pairs(Vec<(Value, Value)>),
-}
-
-impl Pickled {
-    pub fn sequence(&self, id: Id) -> &[Value] {
-        match &self.items[id] {
-            Items::Sequence(values) => values,
-            Items::Pairs(_) => &[],
-        }
-    }
-
-    pub fn pairs(&self, id: Id) -> &[(Value, Value)] {
-        match &self.items[id] {
-            Items::Pairs(pairs) => pairs,
-            Items::Sequence(_) => &[],
-        }
-    }
-}
-
-/// Reads the pickle at the beginning of `bytes`.
-pub(super) fn read(bytes: &[u8]) -> Result<Pickled, Problem> {
-    let mut machine = Machine { bytes, ..Machine::default() };
-    let top = machine.run()?;
-    Ok(Pickled { top, length: machine.at, storages: machine.storages, items: machine.items })
-}
-
 #[derive(Default)]
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    stack: Vec<Value>,
+    pub(super) stack: Vec<Value>,
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
-    storages: HashMap<String, Kind>,
-    items: Vec<Items>,
+    pub(super) storages: HashMap<String, Kind>,
+    pub(super) items: Vec<Items>,
 }
 
 impl Machine<'_> {
-    fn run(&mut self) -> Result<Value, Problem> {
+    /// Runs the pickle at the beginning of `bytes` to its end.
+    pub fn run(bytes: &[u8]) -> Result<Pickled, Problem> {
+        let mut machine = Machine { bytes, ..Machine::default() };
+        let top = machine.execute()?;
+        Ok(Pickled { top, length: machine.at, storages: machine.storages, items: machine.items })
+    }
+
+    fn execute(&mut self) -> Result<Value, Problem> {
         loop {
             if self.at > LENGTH {
                 return Err(Problem::excessive(format!("a pickle of more than {LENGTH} bytes")));
@@ -207,7 +115,7 @@ impl Machine<'_> {
         Ok(line)
     }
 
-    fn push(&mut self, value: Value) -> Result<(), Problem> {
+    pub(super) fn push(&mut self, value: Value) -> Result<(), Problem> {
         if self.stack.len() >= STACK {
             return Err(Problem::excessive(format!("{STACK} values at once")));
         }
@@ -215,7 +123,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Value, Problem> {
+    pub(super) fn pop(&mut self) -> Result<Value, Problem> {
         // Values below a mark are not to be had before the mark is gone.
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
@@ -229,7 +137,7 @@ impl Machine<'_> {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    fn misplaced(&self) -> Problem {
+    pub(super) fn misplaced(&self) -> Problem {
         Problem::damaged(format!("an operation of its pickle before byte {} lacks its values", self.at))
     }
 
@@ -303,7 +211,7 @@ impl Machine<'_> {
         self.sequence(Value::Tuple, values)
     }
 
-    fn dict(&mut self) -> Result<(), Problem> {
+    pub(super) fn dict(&mut self) -> Result<(), Problem> {
         self.items.push(Items::Pairs(Vec::new()));
         self.push(Value::Dict(self.items.len() - 1))
     }
@@ -391,140 +299,5 @@ impl Machine<'_> {
             (Value::Text(name), Value::Text(module)) => self.push(Value::Global(known(&module, &name)?)),
             _ => Err(self.misplaced()),
         }
-    }
-
-    /// `("storage", type, key, place, elements)`; in legacy files also what the storage is a view of.
-    fn persistent(&mut self) -> Result<(), Problem> {
-        let unclear = || Problem::damaged("it refers to a storage in a way that is not known");
-        let Value::Tuple(id) = self.pop()? else { return Err(unclear()) };
-        let values = self.values(id);
-        let [
-            Value::Text(what),
-            Value::Global(Global::Storage(kind)),
-            Value::Text(key),
-            _,
-            Value::Int(elements),
-            view @ ..,
-        ] = values
-        else {
-            return Err(unclear());
-        };
-        let offset = match view {
-            [] | [Value::None] => 0,
-            [Value::Tuple(view)] => match self.values(*view) {
-                [_, Value::Int(offset), _] => size(*offset)?,
-                _ => return Err(unclear()),
-            },
-            _ => return Err(unclear()),
-        };
-        if &**what != "storage" {
-            return Err(unclear());
-        }
-        let storage = Storage { key: key.to_string(), kind: *kind, elements: size(*elements)?, offset };
-        if *self.storages.entry(storage.key.clone()).or_insert(storage.kind) != storage.kind {
-            return Err(Problem::damaged(format!("storage {} holds numbers of two types", storage.key)));
-        }
-        self.push(Value::Storage(Rc::new(storage)))
-    }
-
-    fn values(&self, id: Id) -> &[Value] {
-        match &self.items[id] {
-            Items::Sequence(values) => values,
-            Items::Pairs(_) => &[],
-        }
-    }
-
-    /// Where Python would call, this makes one of the few things a weight file is made of.
-    fn reduce(&mut self) -> Result<(), Problem> {
-        let arguments = self.pop()?;
-        let callee = self.pop()?;
-        let (Value::Global(global), Value::Tuple(id)) = (callee, arguments) else {
-            return Err(self.misplaced());
-        };
-        match global {
-            Global::OrderedDict => {
-                // Python 2 passes a list of pairs; PyTorch of today none.
-                match self.values(id) {
-                    [] => self.dict(),
-                    _ => Err(Problem::damaged("an ordered dictionary with arguments")),
-                }
-            }
-            Global::Tensor => {
-                let tensor = self.tensor(id)?;
-                self.push(tensor)
-            }
-            Global::Parameter => match self.values(id) {
-                [tensor @ Value::Tensor(_), ..] => {
-                    let tensor = tensor.clone();
-                    self.push(tensor)
-                }
-                _ => Err(Problem::damaged("a parameter without a tensor")),
-            },
-            Global::Opaque => self.push(Value::Opaque),
-            Global::Storage(_) => Err(Problem::damaged("a storage is not made like that")),
-        }
-    }
-
-    fn tensor(&self, id: Id) -> Result<Value, Problem> {
-        let [Value::Storage(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..] =
-            self.values(id)
-        else {
-            return Err(Problem::damaged("a tensor is described in a way that is not known"));
-        };
-        let sizes = |id: Id| -> Result<Vec<usize>, Problem> {
-            let values = self.values(id);
-            if values.len() > AXES {
-                return Err(Problem::excessive(format!("a tensor of {} axes", values.len())));
-            }
-            let size = |value: &Value| match value {
-                Value::Int(number) => size(*number),
-                _ => Err(Problem::damaged("the size of a tensor is no number")),
-            };
-            values.iter().map(size).collect()
-        };
-        let (shape, strides) = (sizes(*shape)?, sizes(*strides)?);
-        if shape.len() != strides.len() {
-            return Err(Problem::damaged("a tensor has another number of strides than of axes"));
-        }
-        Ok(Value::Tensor(Rc::new(Strided {
-            storage: storage.clone(),
-            offset: size(*offset)?,
-            shape,
-            strides,
-        })))
-    }
-
-    /// State set on an object: PyTorch's is the versions of layers, which nothing here needs.
-    fn build(&mut self) -> Result<(), Problem> {
-        self.pop()?;
-        match self.stack.last() {
-            Some(Value::Dict(_) | Value::Opaque | Value::Tensor(_)) => Ok(()),
-            _ => Err(self.misplaced()),
-        }
-    }
-}
-
-fn size(number: i64) -> Result<usize, Problem> {
-    usize::try_from(number).map_err(|_| Problem::damaged(format!("a size or position of {number}")))
-}
-
-/// What the name stands for, if it may stand in a weight file.
-fn known(module: &str, name: &str) -> Result<Global, Problem> {
-    let opaque = Ok(Global::Opaque);
-    match (module, name) {
-        ("collections", "OrderedDict") => Ok(Global::OrderedDict),
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Ok(Global::Tensor),
-        ("torch._utils", "_rebuild_parameter") => Ok(Global::Parameter),
-        ("torch" | "torch.storage", _) if Kind::of_storage(name).is_some() => {
-            Kind::of_storage(name).map_or(opaque, |kind| Ok(Global::Storage(kind)))
-        }
-        // What training scripts leave beside the weights: their arguments, scores as NumPy numbers, devices and types.
-        ("argparse", "Namespace") => opaque,
-        ("collections", "defaultdict") => opaque,
-        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => opaque,
-        ("numpy", "dtype" | "float64" | "float32" | "int64") => opaque,
-        ("_codecs", "encode") => opaque,
-        ("torch", "device" | "Size" | "float32" | "float16" | "bfloat16" | "float64" | "int64") => opaque,
-        _ => Err(Problem::Code { name: format!("{module}.{name}") }),
     }
 }
