@@ -31,6 +31,7 @@ members = [
     "resnet8 linear training.steps=3",
     "resnet8 full model.image_size=24 training.steps=120 training.batch=3",
 ]
+join = "probabilities"
 
 [training]
 steps = 4

@@ -45,7 +45,10 @@ fn bundles_of_published_networks_pass_their_self_test() {
         let size = config.image_size();
         let images = images(count, size);
         let mut network = network(&config);
-        name_every_class(&mut network, &images, size);
+        if count > IMAGES {
+            // Two images would be told apart by their rounding.
+            name_every_class(&mut network, &images, size);
+        }
         let classes = (0..CLASSES).map(|class| format!("class {class}")).collect();
         let preprocessing = Preprocessing {
             size: size as u32,
