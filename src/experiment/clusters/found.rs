@@ -144,7 +144,7 @@ impl Clustered {
         let tensors: NamedTensors = ways
             .iter()
             .map(|(found_by, clusters)| {
-                let clusters: Vec<i32> = clusters.iter().map(|cluster| *cluster as i32).collect();
+                let clusters: Vec<i64> = clusters.iter().map(|cluster| i64::from(*cluster)).collect();
                 (found_by.key().to_owned(), TensorData::new(clusters, [self.images]))
             })
             .collect();
