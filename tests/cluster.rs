@@ -180,7 +180,7 @@ fn an_interrupted_clustering_goes_on_where_it_was() {
         &["cluster"][..],
         &SMALL[..6],
         &[
-            "clustering.simclr.steps=600",
+            "clustering.simclr.steps=200",
             "--set",
             "clustering.simclr.checkpoint_every=5",
             "--project",
