@@ -255,3 +255,60 @@ fn join_labels(
     }
     Ok(excluded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ImageRecord;
+
+    fn image(content: u8, label: Option<u16>) -> ImageRecord {
+        ImageRecord {
+            path: format!("{content}.png"),
+            hash: ContentHash([content; 32]),
+            width: 1,
+            height: 1,
+            size_bytes: 1,
+            modified_ns: 0,
+            duplicate_of: None,
+            label,
+            part: None,
+        }
+    }
+
+    fn manifest(images: Vec<ImageRecord>) -> Manifest {
+        let root = PathBuf::from("/images");
+        let source = Source::Folder { root: root.clone() };
+        let mut manifest =
+            Manifest { source, root, classes: Vec::new(), images, set_aside: Vec::new(), hidden: 0 };
+        manifest.link_duplicates();
+        manifest
+    }
+
+    #[test]
+    fn near_duplicates_are_remembered_by_content_and_yield_to_labels() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let places = Places::in_runs(folder.path(), Path::new("/images"));
+        std::fs::create_dir_all(places.manifest.parent().expect("a folder")).expect("made");
+        let row = |content: u8, first| ClusterRow {
+            path: String::new(),
+            hash: ContentHash([content; 32]),
+            cluster: 0,
+            confidence: 1.0,
+            first,
+            x: 0.0,
+            y: 0.0,
+        };
+        // 2 is nearly 1, 4 is nearly 3.
+        let table = [row(1, 0), row(2, 0), row(3, 2), row(4, 2)];
+        places.write_near_duplicates(&table).expect("written");
+        // In another order, with a copy of 2 and one image that is new.
+        let now = [2, 9, 1, 4, 2, 3].map(|content| image(content, None));
+        assert_eq!(places.first_of_group(&manifest(now.to_vec())), [2, 1, 2, 5, 2, 5]);
+        // Whoever gave 3 and 4 different labels told them apart.
+        let mut told = now.to_vec();
+        (told[3].label, told[5].label) = (Some(0), Some(1));
+        assert_eq!(places.first_of_group(&manifest(told)), [2, 1, 2, 3, 2, 5]);
+        let elsewhere = Places::in_runs(folder.path(), Path::new("/others"));
+        assert_eq!(elsewhere.first_of_group(&manifest(now.to_vec())), [0, 1, 2, 3, 0, 5]);
+    }
+}
