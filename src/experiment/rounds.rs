@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use image::ImageFormat;
+use rayon::prelude::*;
 
 use super::clusters::{CLUSTERS, Clustered};
 use super::{Dataset, ExperimentError, FinishedRun, Places, Shown};
 use crate::clustering::{Choice, ClusterError, LearnError, Pool, Selection};
-use crate::data::{ContentHash, ImageCache, Manifest};
+use crate::data::{ContentHash, DecodeLimits, Images, Manifest, fit};
 use crate::files::{WriteError, atomic_write};
 use crate::project::{CHOSEN_BY, LabelStore};
 use crate::report::contact_sheet;
@@ -102,9 +103,7 @@ impl Round<'_> {
         let (file, sheet) = self.next_files()?;
         let images: Vec<u32> = choices.iter().filter_map(|choice| image_of(choice.image)).collect();
         self.write_table(&file, &choices, &images, selection)?;
-        let size = SIDE;
-        let cache = Dataset::cache(self.manifest, &self.places.cache, size, progress, stop)?;
-        write_sheet(&sheet, &cache, &images)?;
+        self.write_sheet(&sheet, &images, &mut notes)?;
         Ok(Chosen { file, sheet, images: images.len(), notes })
     }
 
@@ -185,12 +184,30 @@ impl Round<'_> {
         let bytes = writer.into_inner().expect("memory takes what it is given");
         Ok(atomic_write(file, &bytes)?)
     }
-}
 
-fn write_sheet(file: &Path, cache: &ImageCache, images: &[u32]) -> Result<(), ExperimentError> {
-    let pictures: Vec<&[u8]> = images.iter().map(|image| cache.image(*image)).collect();
-    let sheet = contact_sheet(&pictures, cache.size(), COLUMNS, SIDE);
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    sheet.write_to(&mut bytes, ImageFormat::Jpeg).expect("a sheet is encoded to memory");
-    Ok(atomic_write(file, bytes.get_ref())?)
+    /// The pictures of the table, from their files; what cannot be read any more leaves its place empty.
+    fn write_sheet(
+        &self,
+        file: &Path,
+        images: &[u32],
+        notes: &mut Vec<String>,
+    ) -> Result<(), ExperimentError> {
+        let source = Images::new(self.manifest, DecodeLimits::default());
+        let read = |image: &u32| source.load(*image).map(|picture| fit(picture, SIDE));
+        let pictures: Vec<_> = images.par_iter().map(read).collect();
+        let mut shown: Vec<&[u8]> = Vec::new();
+        for picture in &pictures {
+            match picture {
+                Ok(picture) => shown.push(picture),
+                Err(error) => {
+                    notes.push(format!("not on the sheet: {error}"));
+                    shown.push(&[]);
+                }
+            }
+        }
+        let sheet = contact_sheet(&shown, SIDE, COLUMNS, SIDE);
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        sheet.write_to(&mut bytes, ImageFormat::Jpeg).expect("a sheet is encoded to memory");
+        Ok(atomic_write(file, bytes.get_ref())?)
+    }
 }
