@@ -80,6 +80,9 @@ fn print(found: &Clustered) {
             quality.silhouette,
             quality.agreement
         );
+        if let Some(stability) = quality.stability {
+            print!(", stability {stability:.3}");
+        }
         match &candidate.scores {
             Some(scores) => println!(
                 ", {:.2} % right, NMI {:.3}, ARI {:.3} on {} labelled images",

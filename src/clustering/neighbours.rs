@@ -58,11 +58,29 @@ impl Neighbours {
         let mut best = Best::new(rows.len(), k);
         if exact {
             let all: Vec<u32> = (0..rows.len() as u32).collect();
-            best.among_all(rows, &all, device, stop, advance)?;
+            best.among_all(rows, rows, &all, device, stop, advance)?;
         } else {
             best.among_cells(rows, seed, device, stop, advance)?;
         }
         Ok(best.finish())
+    }
+
+    /// The `k` rows most similar to a distorted copy of each of the images `queries`, the image itself excluded. `copies[i]` is of
+    /// row `i`; both are of length one.
+    ///
+    /// # Errors
+    /// If `stop` was set meanwhile.
+    pub fn of_copies(
+        rows: &Embedding,
+        copies: &Embedding,
+        queries: &[u32],
+        k: usize,
+        device: &Device,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Vec<u32>>, ClusterError> {
+        let mut best = Best::new(rows.len(), k.min(rows.len().saturating_sub(1)));
+        best.among_all(rows, copies, queries, device, stop, &mut |_| ())?;
+        Ok(queries.iter().map(|query| best.of(*query).to_vec()).collect())
     }
 
     /// What `advance` counts up to: rows.
@@ -122,9 +140,11 @@ impl Best {
         Self { k, indices: vec![u32::MAX; rows * k], similarities: vec![f32::NEG_INFINITY; rows * k] }
     }
 
+    /// Looks for `queries`, which are rows of `seekers`, among all `rows`.
     fn among_all(
         &mut self,
         rows: &Embedding,
+        seekers: &Embedding,
         queries: &[u32],
         device: &Device,
         stop: &AtomicBool,
@@ -132,7 +152,7 @@ impl Best {
     ) -> Result<(), ClusterError> {
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         for candidates in all.chunks(CANDIDATES) {
-            self.compare(rows, queries, candidates, device, stop)?;
+            self.compare(rows, seekers, queries, candidates, device, stop)?;
             advance(candidates.last().map_or(0, |last| u64::from(*last) + 1));
         }
         Ok(())
@@ -156,14 +176,14 @@ impl Best {
             let mut candidates: Vec<u32> =
                 others.iter().flat_map(|other| &members[*other as usize]).chain(queries).copied().collect();
             candidates.sort_unstable();
-            self.compare(rows, queries, &candidates, device, stop)?;
+            self.compare(rows, rows, queries, &candidates, device, stop)?;
             done += queries.len() as u64;
             advance(done);
         }
         // Where like cells hold fewer rows than are wanted.
         let short: Vec<u32> =
             (0..rows.len() as u32).filter(|row| self.of(*row).contains(&u32::MAX)).collect();
-        self.among_all(rows, &short, device, stop, &mut |_| ())
+        self.among_all(rows, rows, &short, device, stop, &mut |_| ())
     }
 
     fn of(&self, row: u32) -> &[u32] {
@@ -174,6 +194,7 @@ impl Best {
     fn compare(
         &mut self,
         rows: &Embedding,
+        seekers: &Embedding,
         queries: &[u32],
         candidates: &[u32],
         device: &Device,
@@ -187,7 +208,7 @@ impl Best {
             if stop.load(Ordering::Relaxed) {
                 return Err(ClusterError::Interrupted);
             }
-            let products = rows.select(queries).to_tensor(device).matmul(table.clone()).into_data();
+            let products = seekers.select(queries).to_tensor(device).matmul(table.clone()).into_data();
             let products = products.as_slice::<f32>().expect("similarities are f32");
             let found: Vec<(Vec<u32>, Vec<f32>)> = queries
                 .par_iter()

@@ -21,14 +21,38 @@ pub struct Quality {
     pub silhouette: f64,
     /// Share of (image, neighbour) pairs in one cluster, 0 where chance would bring it and 1 where all are; below 0 if worse.
     pub agreement: f64,
+    /// The same for (image, neighbour of its distorted copy) pairs: whether an image would be in its cluster whatever light and
+    /// angle it was taken in. k-means and SCAN see it alike, while neighbours of the images themselves favour k-means.
+    pub stability: Option<f64>,
 }
 
 impl Quality {
     /// Of `clusters[i]`, the cluster of each row.
     pub fn of(rows: &Embedding, neighbours: &Neighbours, clusters: &[u32], seed: u64) -> Self {
         let (together, chance) = neighbours.agreement(clusters);
-        let agreement = if chance < 1.0 { (together - chance) / (1.0 - chance) } else { 0.0 };
-        Self { silhouette: silhouette(rows, clusters, seed), agreement }
+        let agreement = beyond_chance(together, chance);
+        Self { silhouette: silhouette(rows, clusters, seed), agreement, stability: None }
+    }
+
+    /// Measures [`Self::stability`] with the neighbours `near[i]` of a copy of image `queries[i]`.
+    pub fn with_copies(mut self, clusters: &[u32], queries: &[u32], near: &[Vec<u32>]) -> Self {
+        let mut sizes = BTreeMap::<u32, f64>::new();
+        clusters.iter().for_each(|cluster| *sizes.entry(*cluster).or_default() += 1.0);
+        let chance = sizes.values().map(|size| (size / clusters.len().max(1) as f64).powi(2)).sum();
+        let pairs: usize = near.iter().map(Vec::len).sum();
+        let same = |(query, near): (&u32, &Vec<u32>)| {
+            near.iter().filter(|other| clusters[**other as usize] == clusters[*query as usize]).count()
+        };
+        let together: usize = queries.iter().zip(near).map(same).sum();
+        self.stability = (pairs > 0).then(|| beyond_chance(together as f64 / pairs as f64, chance));
+        self
+    }
+
+    /// The images whose copies are looked at: all, or a sample.
+    pub fn judges(count: usize, seed: u64) -> Vec<u32> {
+        let mut rng = stream(seed, Purpose::Cluster, [u64::MAX - 5, 0, 0]);
+        let drawn = rand::seq::index::sample(&mut rng, count, count.min(SAMPLE));
+        drawn.iter().map(|row| row as u32).collect()
     }
 
     /// Whether labelling cluster by cluster helps more than it hinders.
@@ -46,6 +70,11 @@ impl Quality {
         }
         "the clusters hardly say more than chance; images are shown in random order instead".to_owned()
     }
+}
+
+/// 0 for what chance would bring, 1 for all.
+fn beyond_chance(share: f64, chance: f64) -> f64 {
+    if chance < 1.0 { (share - chance) / (1.0 - chance) } else { 0.0 }
 }
 
 /// Mean silhouette of a sample of rows within this sample.
@@ -168,6 +197,23 @@ mod tests {
         let equal = Embedding::new(vec![1.0; 20], 2).expect("finite");
         let found = Quality::of(&equal, &near(&equal), &[0, 1, 0, 1, 0, 1, 0, 1, 0, 1], 0);
         assert_eq!(found.silhouette, 0.0);
+    }
+
+    #[test]
+    fn copies_that_stray_make_clusters_unstable() {
+        let (rows, groups) = arcs();
+        let (stop, queries) = (AtomicBool::new(false), Quality::judges(100, 0));
+        let near = |copies: &Embedding| {
+            Neighbours::of_copies(&rows, copies, &queries, 5, &Device::flex(), &stop).expect("runs")
+        };
+        let quality = Quality::of(&rows, &super::tests::near(&rows), &groups, 0);
+        let faithful = near(&rows);
+        assert!(queries.iter().zip(&faithful).all(|(query, near)| near.len() == 5 && !near.contains(query)));
+        assert!(quality.with_copies(&groups, &queries, &faithful).stability.expect("copies") > 0.99);
+        // Every second copy looks like an image of the other group.
+        let astray: Vec<u32> = (0..100).map(|i| if i % 2 == 0 { (i + 50) % 100 } else { i }).collect();
+        let stability = quality.with_copies(&groups, &queries, &near(&rows.select(&astray))).stability;
+        assert!(stability.expect("copies").abs() < 0.1, "{stability:?}");
     }
 
     #[test]

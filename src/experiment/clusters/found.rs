@@ -94,7 +94,9 @@ impl Clustered {
     /// The quality of what was taken.
     pub fn quality(&self) -> Quality {
         let taken = self.candidates.iter().find(|candidate| candidate.found_by == self.found_by);
-        taken.map_or(Quality { silhouette: 0.0, agreement: 0.0 }, |candidate| candidate.quality)
+        taken.map_or(Quality { silhouette: 0.0, agreement: 0.0, stability: None }, |candidate| {
+            candidate.quality
+        })
     }
 
     /// Reads it back from a folder.

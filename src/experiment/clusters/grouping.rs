@@ -41,12 +41,13 @@ pub(super) struct Groups {
     pub confidence: Vec<f32>,
 }
 
-/// The way that is clearly better than k-means inside, without being worse by how far its clusters lie apart; else k-means.
+/// The way whose clusters are clearly more stable, or without copies to judge by agree clearly more with neighbours, than
+/// k-means'; else k-means.
 fn preferred(candidates: &[Candidate]) -> usize {
+    let judged = |candidate: &Candidate| candidate.quality.stability.unwrap_or(candidate.quality.agreement);
     let mut best = 0;
     for (place, candidate) in candidates.iter().enumerate() {
-        let (new, old) = (candidate.quality, candidates[best].quality);
-        if new.agreement > old.agreement + CLEARLY && new.silhouette > old.silhouette - CLEARLY {
+        if judged(candidate) > judged(&candidates[best]) + CLEARLY {
             best = place;
         }
     }
@@ -138,16 +139,43 @@ impl Clustering<'_> {
     ) -> Result<Vec<Embedding>, ExperimentError> {
         let config = &self.config.value;
         let Some(network) = seen.network else { return Ok(Vec::new()) };
-        let mut copies = Vec::new();
-        for number in 0..u64::from(config.clustering.scan.copies) {
-            let (views, seed) = (&config.views, config.clustering.seed);
-            let copy = AugmentedCopy { views, view: View::Strong, number, seed };
-            let bar = progress.begin("features of views", seen.all.len() as u64);
-            let found = embed_copy(network, seen.cache, seen.all, copy, &self.store(), stop, &bar)?;
-            copies.push(found.normalised());
-            bar.finish();
-        }
-        Ok(copies)
+        let numbers = 0..u64::from(config.clustering.scan.copies);
+        numbers.map(|number| self.copy(network, seen, number, progress, stop)).collect()
+    }
+
+    /// Neighbours of copies that no way has seen; none where there is but one way, or no network.
+    fn neighbours_of_copies(
+        &self,
+        seen: &Seen<'_>,
+        judges: &[u32],
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Vec<u32>>, ExperimentError> {
+        let config = &self.config.value.clustering;
+        let Some(network) = seen.network.filter(|_| config.method != ClusteringMethod::KMeans) else {
+            return Ok(Vec::new());
+        };
+        let copies = self.copy(network, seen, u64::from(config.scan.copies), progress, stop)?;
+        let k = config.neighbours as usize;
+        let near = Neighbours::of_copies(seen.rows, &copies, judges, k, &self.device, stop);
+        Ok(near.map_err(LearnError::from)?)
+    }
+
+    /// Features of one distorted copy of each image.
+    fn copy(
+        &self,
+        network: &Classifier,
+        seen: &Seen<'_>,
+        number: u64,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Embedding, ExperimentError> {
+        let (views, seed) = (&self.config.value.views, self.config.value.clustering.seed);
+        let copy = AugmentedCopy { views, view: View::Strong, number, seed };
+        let bar = progress.begin("features of views", seen.all.len() as u64);
+        let found = embed_copy(network, seen.cache, seen.all, copy, &self.store(), stop, &bar)?;
+        bar.finish();
+        Ok(found.normalised())
     }
 
     /// Where features are kept, by content.
@@ -158,16 +186,23 @@ impl Clustering<'_> {
     /// The ways with their quality, and the one to take.
     pub(super) fn judged(
         &self,
-        rows: &Embedding,
-        neighbours: &Neighbours,
+        seen: &Seen<'_>,
         found: Vec<Groups>,
+        progress: &Shown,
+        stop: &AtomicBool,
     ) -> Result<(Groups, Vec<Candidate>), ExperimentError> {
-        let labels = self.labels();
+        let (labels, seed) = (self.labels(), self.config.value.clustering.seed);
+        let judges = Quality::judges(seen.rows.len(), seed);
+        let near = self.neighbours_of_copies(seen, &judges, progress, stop)?;
         let candidates: Vec<Candidate> = found
             .iter()
             .map(|groups| Candidate {
                 found_by: groups.found_by,
-                quality: Quality::of(rows, neighbours, &groups.clusters, self.config.value.clustering.seed),
+                quality: Quality::of(seen.rows, seen.neighbours, &groups.clusters, seed).with_copies(
+                    &groups.clusters,
+                    &judges,
+                    &near,
+                ),
                 scores: scores(&groups.clusters, &labels, self.kept(), self.manifest.classes.len()),
             })
             .collect();

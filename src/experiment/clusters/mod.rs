@@ -178,7 +178,7 @@ impl Clustering<'_> {
         clock.mark("map");
 
         let ways: Vec<Way> = found.iter().map(|groups| (groups.found_by, groups.clusters.clone())).collect();
-        let (best, candidates) = self.judged(&rows, &neighbours, found)?;
+        let (best, candidates) = self.judged(&seen, found, progress, stop)?;
         let table: Vec<ClusterRow> = images
             .iter()
             .enumerate()

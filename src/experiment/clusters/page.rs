@@ -142,10 +142,12 @@ impl ClusterPage<'_> {
                     thousands(scores.samples)
                 )
             });
-            let crate::clustering::Quality { silhouette, agreement } = candidate.quality;
+            let crate::clustering::Quality { silhouette, agreement, stability } = candidate.quality;
+            let stability =
+                stability.map_or(String::new(), |stability| format!(", stability {stability:.2}"));
             fact(
                 candidate.found_by.words(),
-                format!("silhouette {silhouette:.2}, agreement {agreement:.2}{known}"),
+                format!("silhouette {silhouette:.2}, agreement {agreement:.2}{stability}{known}"),
             );
         }
         for note in &found.notes {
