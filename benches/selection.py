@@ -6,6 +6,8 @@ each class, so that every way of choosing has the same number of labels of each 
 from all images, and is tested on pictures it has never seen. Two rounds: half of the labels by `typical`, a model, the other
 half by what it doubts. Also compares the ways of clustering, against the true classes.
 
+`--labels` without a number compares only the ways of clustering.
+
     benches/selection.py HARVEST [--images 10000] [--test 4000] [--steps 400] [--seeds 3] [--labels 1 4 10] [--simclr 15]
 """
 
@@ -14,6 +16,7 @@ import csv
 import gzip
 import json
 import pathlib
+import resource
 import shutil
 import statistics
 import struct
@@ -96,6 +99,10 @@ class Bench:
         if self.options.figure:
             shutil.copy(run / "confusion.svg", self.options.figure)
         shutil.rmtree(work)
+        stable = [f"{way['found_by']} {way['quality']['stability']:.3f}" for way in summary["candidates"]
+                  if way["quality"]["stability"] is not None]
+        if stable:
+            print(f"taken: {summary['found_by']}; stability: {', '.join(stable)}", flush=True)
         return {way["found_by"]: [100 * way["scores"]["accuracy"], way["scores"]["nmi"], way["scores"]["ari"]]
                 for way in summary["candidates"]}, summary["seconds"]
 
@@ -194,7 +201,11 @@ def main():
         print("\n| clusters | matched accuracy % | NMI | ARI |\n|---|---|---|---|")
         for way, values in scores.items():
             print(f"| {way} | " + " | ".join(spread([row[i] for row in values]) for i in range(3)) + " |")
-        print("\nseconds: " + ", ".join(f"{part} {spread(times)}" for part, times in seconds.items()), flush=True)
+        print("\nseconds: " + ", ".join(f"{part} {spread(times)}" for part, times in seconds.items()))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"most memory of a process so far: {peak:.0f} MiB", flush=True)
+        if not options.labels:
+            return
         for wanted in options.labels:
             for way in options.ways:
                 for seed, project in enumerate(projects):
