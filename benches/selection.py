@@ -96,7 +96,7 @@ class Bench:
         self.run("cluster", "--project", work, *self.settings, *more)
         run = sorted((work / "clusters").iterdir())[-1]
         summary = json.loads((run / "clusters.json").read_text())
-        if self.options.figure:
+        if self.options.figure and not more:
             shutil.copy(run / "confusion.svg", self.options.figure)
         shutil.rmtree(work)
         stable = [f"{way['found_by']} {way['quality']['stability']:.3f}" for way in summary["candidates"]

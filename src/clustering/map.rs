@@ -78,14 +78,22 @@ fn place(
         .flatten()
         .map(|value| 1e-2 * value + 1e-4 * (rng.random::<f32>() - 0.5))
         .collect();
-    let data: Vec<&[f32]> = (0..rows.len()).map(|row| rows.row(row)).collect();
-    let mut tsne: tSNE<f32, &[f32], 2> = tSNE::new(&data);
-    tsne.perplexity(PERPLEXITY).epochs(EPOCHS).initial_embedding(start);
-    tsne.fit_sne_with_neighbors(&neighbours);
+    let unfold = || {
+        let data: Vec<&[f32]> = (0..rows.len()).map(|row| rows.row(row)).collect();
+        let mut tsne: tSNE<f32, &[f32], 2> = tSNE::new(&data);
+        tsne.perplexity(PERPLEXITY).epochs(EPOCHS).initial_embedding(start.clone());
+        tsne.fit_sne_with_neighbors(&neighbours);
+        tsne.embedding()
+    };
+    // On one thread, since several add up forces in any order, and small differences grow to other maps.
+    let points = match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+        Ok(alone) => alone.install(unfold),
+        Err(_) => unfold(),
+    };
     if stop.load(Ordering::Relaxed) {
         return Err(ClusterError::Interrupted);
     }
-    let points: Vec<[f32; 2]> = tsne.embedding().chunks_exact(2).map(|point| [point[0], point[1]]).collect();
+    let points: Vec<[f32; 2]> = points.chunks_exact(2).map(|point| [point[0], point[1]]).collect();
     // Should the forces ever overflow, the components still are a map.
     let sound = points.iter().flatten().all(|value| value.is_finite());
     Ok(fitted(if sound { points } else { principal_components(rows, seed) }))
