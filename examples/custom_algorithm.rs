@@ -103,7 +103,7 @@ fn train(folder: &Path, steps: u32) -> Result<Finished, Box<dyn std::error::Erro
     let (progress, go_on) = (Shown::new(false), AtomicBool::new(false));
     let places = Places::in_runs(&folder.join("runs"), &pictures);
     let dataset = Dataset::load(&config, &places, None, &progress, &go_on)?;
-    let split = dataset.split(&config)?;
+    let split = dataset.split(&config, &places)?;
     let experiment = Experiment {
         config: &config,
         algorithm: &MarginMatchConfig { margin: 0.3 },

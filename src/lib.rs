@@ -3,7 +3,7 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → sweep, demo, bench → experiment → training → weights → report → probe → inference → project → config → algorithms → data → augment
+//! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → config → algorithms → data → augment
 //!     → metrics, device, random, bounds, files
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod augment;
 pub mod bench;
 pub mod bounds;
 pub mod cli;
+pub mod clustering;
 pub mod config;
 pub mod data;
 pub mod demo;

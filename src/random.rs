@@ -28,6 +28,10 @@ pub enum Purpose {
     Mix = 8,
     /// Quarter turns of a pretext task.
     Turn = 9,
+    /// Where clusters begin.
+    Cluster = 10,
+    /// Which images to label next.
+    Select = 11,
 }
 
 /// The stream for `purpose` and up to three further coordinates, such as epoch, image and view.

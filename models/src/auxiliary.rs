@@ -5,17 +5,18 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::classifier::Classifier;
-use crate::groups::{ParameterInfo, list};
+use crate::heads::PretextHead;
 use crate::initial::{Initialiser, Start};
 use crate::layers::Linear;
 use crate::mode::Precision;
-use crate::weights::{NamedTensors, WeightsError, export, import};
 
 /// Linear logits of `[B, dim]` features. Its parameters are called `auxiliary.weight` and `auxiliary.bias`.
 #[derive(Module, Debug)]
 pub struct AuxiliaryHead {
     auxiliary: Linear,
 }
+
+impl PretextHead for AuxiliaryHead {}
 
 impl AuxiliaryHead {
     /// `outputs` logits on the features of `network`, with PyTorch's default initial values drawn from `seed`.
@@ -30,28 +31,6 @@ impl AuxiliaryHead {
     pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
         self.auxiliary.forward(features, Precision::F32)
     }
-
-    /// Both parameters; as of a classifier, at depth 0.
-    pub fn parameters(&self) -> Vec<ParameterInfo> {
-        list(self)
-            .into_iter()
-            .map(|parameter| ParameterInfo { decays: parameter.shape.len() > 1, ..parameter })
-            .collect()
-    }
-
-    /// Both parameters as they are now, in PyTorch's layout.
-    pub fn to_tensors(&self) -> NamedTensors {
-        export(self)
-    }
-
-    /// Replaces both parameters.
-    ///
-    /// # Errors
-    /// If one is absent, of another shape, or there are others.
-    pub fn load_tensors(&mut self, tensors: &NamedTensors) -> Result<(), WeightsError> {
-        *self = import(self, &self.parameters(), tensors)?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -59,7 +38,7 @@ mod tests {
     use burn::tensor::Distribution;
 
     use super::*;
-    use crate::{ClassifierConfig, Mode};
+    use crate::{ClassifierConfig, Mode, WeightsError};
 
     #[test]
     fn it_sees_the_features_of_either_family_and_comes_back_from_its_tensors() {

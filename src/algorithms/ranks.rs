@@ -11,6 +11,9 @@ pub trait Ranks {
     /// How many there are, 1 or more.
     fn world_size(&self) -> usize;
 
+    /// Which of them this is, below [`Ranks::world_size`].
+    fn rank(&self) -> usize;
+
     /// The rows of all ranks, `[N, D]` each, as `[world_size * N, D]` in the order of ranks. Off the graph. All ranks
     /// must call it, in the same order and with the same shape.
     fn gather(&self, rows: Tensor<2>) -> Tensor<2>;
@@ -23,6 +26,10 @@ pub struct Alone;
 impl Ranks for Alone {
     fn world_size(&self) -> usize {
         1
+    }
+
+    fn rank(&self) -> usize {
+        0
     }
 
     fn gather(&self, rows: Tensor<2>) -> Tensor<2> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::contrast::contrast_view;
 use super::views::{ViewConfig, strong_view, weak_view};
 use crate::random::{Purpose, stream};
 
@@ -21,6 +22,10 @@ pub enum View {
     WeakSecond = 3,
     /// A second [`View::Strong`] of the same image.
     StrongSecond = 4,
+    /// SimCLR's, of an unlabelled image.
+    Contrast = 5,
+    /// A second [`View::Contrast`] of the same image: one is to be found by the other.
+    ContrastSecond = 6,
 }
 
 /// One view to make.
@@ -52,16 +57,25 @@ pub fn fill_views(requests: &[ViewRequest], size: usize, config: &ViewConfig, se
                 weak_view(request.source, size, config, &mut rng, out)
             }
             View::Strong | View::StrongSecond => strong_view(request.source, size, config, &mut rng, out),
+            View::Contrast | View::ContrastSecond => {
+                contrast_view(request.source, size, config, &mut rng, out)
+            }
         }
     });
 }
 
-/// Images a second, one image being one weak and one strong view, in batches of 64 images for at least `time`.
+/// Images a second, one image being one of each of `views`, in batches of 64 images for at least `time`.
 /// 0 where there is no source.
 ///
 /// # Panics
 /// As [`fill_views`].
-pub fn measure_views(sources: &[&[u8]], size: usize, config: &ViewConfig, time: Duration) -> f64 {
+pub fn measure_views(
+    sources: &[&[u8]],
+    size: usize,
+    config: &ViewConfig,
+    views: [View; 2],
+    time: Duration,
+) -> f64 {
     const BATCH: usize = 64;
     if sources.is_empty() {
         return 0.0;
@@ -70,7 +84,7 @@ pub fn measure_views(sources: &[&[u8]], size: usize, config: &ViewConfig, time: 
     let mut batch = |number: usize| {
         let images = (number * BATCH..(number + 1) * BATCH).map(|image| {
             let source = sources[image % sources.len()];
-            [View::Weak, View::Strong].map(|view| ViewRequest { source, image: image as u64, epoch: 0, view })
+            views.map(|view| ViewRequest { source, image: image as u64, epoch: 0, view })
         });
         let requests: Vec<ViewRequest> = images.flatten().collect();
         fill_views(&requests, size, config, 0, &mut out);
@@ -101,7 +115,7 @@ mod tests {
                 source: &sources[i % 10],
                 image: (i % 10) as u64,
                 epoch: (i / 30) as u64,
-                view: [View::Weak, View::Strong, View::Labelled][i / 10 % 3],
+                view: [View::Weak, View::Strong, View::Contrast][i / 10 % 3],
             })
             .collect();
         let config = ViewConfig::default();
@@ -126,6 +140,6 @@ mod tests {
         fill_views(&[], 32, &ViewConfig::default(), 0, &mut []);
         let request = ViewRequest { source: &[], image: 0, epoch: 0, view: View::Strong };
         fill_views(&[request], 0, &ViewConfig::default(), 0, &mut []);
-        assert_eq!(measure_views(&[], 8, &ViewConfig::default(), Duration::ZERO), 0.0);
+        assert_eq!(measure_views(&[], 8, &ViewConfig::default(), [View::Weak; 2], Duration::ZERO), 0.0);
     }
 }

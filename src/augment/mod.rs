@@ -3,7 +3,8 @@
 //! - weak view: reflect-pad, random crop, random horizontal flip;
 //! - strong view: the same with a draw of its own, then RandAugment's operations and Cutout, as FixMatch uses them
 //!   (Sohn et al., NeurIPS 2020, arXiv:2001.07685, appendix D; Cubuk et al., arXiv:1909.13719; DeVries and Taylor,
-//!   arXiv:1708.04552).
+//!   arXiv:1708.04552);
+//! - contrast view: SimCLR's, for pretraining without labels ([`ContrastConfig`]).
 //!
 //! [`fill_views`] makes a whole batch in parallel; every view has its own stream of randomness, so a batch depends
 //! on the seed alone. Each deterministic operation gives the bytes that Pillow and torchvision give.
@@ -14,6 +15,7 @@ mod affine;
 mod batch;
 mod blend;
 mod canvas;
+mod contrast;
 mod cutout;
 mod frame;
 mod randaugment;
@@ -23,6 +25,7 @@ mod views;
 
 pub use batch::{View, ViewRequest, fill_views, measure_views};
 pub use canvas::{Canvas, Pixel};
+pub use contrast::ContrastConfig;
 pub use cutout::Cutout;
 pub use frame::{center_crop, hflip, pad_reflect_crop, rotate_right_angle, vflip};
 pub use harvest_picture::{CropBox, Filter, resize, resize_shorter_side, resized_crop};

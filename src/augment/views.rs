@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::canvas::Canvas;
+use super::contrast::ContrastConfig;
 use super::cutout::Cutout;
 use super::frame::ReflectCrop;
 use super::randaugment::Operation;
@@ -28,6 +29,8 @@ pub struct ViewConfig {
     pub colour: bool,
     /// What the levels are scaled with on their way to the network.
     pub normalisation: Normalisation,
+    /// SimCLR's views, for `harvest cluster`; `flip` and `colour` hold for them too.
+    pub contrast: ContrastConfig,
 }
 
 impl Default for ViewConfig {
@@ -39,6 +42,7 @@ impl Default for ViewConfig {
             cutout: true,
             colour: true,
             normalisation: Normalisation::default(),
+            contrast: ContrastConfig::default(),
         }
     }
 }

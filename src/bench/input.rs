@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::process::{peak_host_mib, program};
 use super::{BenchError, limit_threads, significant};
 use crate::algorithms::Views;
-use crate::augment::{ViewConfig, measure_views};
+use crate::augment::{View, ViewConfig, measure_views};
 use crate::data::{CacheOptions, ImageCache, Order, Sampler, ScanOptions, Silent, Source, scan};
 use crate::inference::images_to_tensor;
 use crate::training::Loader;
@@ -54,6 +54,8 @@ pub struct InputReport {
     pub images_per_second_first_epoch: f64,
     /// Both views as bytes, without tensors.
     pub images_per_second_views: f64,
+    /// Both of SimCLR's views as bytes, without tensors.
+    pub images_per_second_contrast: f64,
     /// Decoding and hashing all images; once for a data set.
     pub scan_seconds: f64,
     /// Decoding and resizing all images and writing them; once for a size.
@@ -90,7 +92,7 @@ pub fn input(options: &InputOptions) -> Result<InputReport, BenchError> {
     let time = Duration::from_secs_f64(options.seconds.max(0.0));
     let tensors = measure_tensors(&cache, &views, options.batch as usize, time)?;
     let sources: Vec<&[u8]> = (0..files as u32).map(|index| cache.image(index)).collect();
-    let bytes = measure_views(&sources, options.size as usize, &views, time / 4);
+    let bytes = |pair| measure_views(&sources, options.size as usize, &views, pair, time / 4);
     let first_epoch = scan_seconds + cache_seconds + files as f64 / tensors;
     Ok(InputReport {
         program: program(),
@@ -99,7 +101,8 @@ pub fn input(options: &InputOptions) -> Result<InputReport, BenchError> {
         workers,
         images_per_second: significant(tensors),
         images_per_second_first_epoch: significant(files as f64 / first_epoch),
-        images_per_second_views: significant(bytes),
+        images_per_second_views: significant(bytes([View::Weak, View::Strong])),
+        images_per_second_contrast: significant(bytes([View::Contrast, View::ContrastSecond])),
         scan_seconds: significant(scan_seconds),
         cache_seconds: significant(cache_seconds),
         peak_mib: peak_host_mib(),

@@ -2,8 +2,10 @@
 //!
 //! - [`step()`]: a whole training step, as the trainer does it;
 //! - [`algorithms()`]: the same with each algorithm, and how much of it is the algorithm's own arithmetic;
+//! - [`simclr()`]: a step of pretraining without labels;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
+//! - [`neighbours()`]: the most similar images of each of very many;
 //! - [`parity()`]: the numbers of a device against those of the CPU;
 //! - [`pictures()`]: images to measure on, where none are at hand.
 //!
@@ -13,16 +15,20 @@
 mod algorithms;
 mod input;
 mod manifest;
+mod neighbours;
 mod parity;
 mod pictures;
 mod process;
+mod simclr;
 mod step;
 
 pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
 pub use input::{InputOptions, InputReport, input};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
+pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
+pub use simclr::{SimClrOptions, SimClrReport, simclr};
 pub use step::{StepOptions, StepReport, step};
 
 /// Why something could not be measured.

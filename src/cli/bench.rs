@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use crate::bench::{
-    AlgorithmsOptions, InputOptions, ManifestOptions, ParityOptions, PictureOptions, StepOptions, algorithms,
-    input, manifest, parity, pictures, step,
+    AlgorithmsOptions, InputOptions, ManifestOptions, NeighbourOptions, ParityOptions, PictureOptions,
+    SimClrOptions, StepOptions, algorithms, input, manifest, neighbours, parity, pictures, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -14,10 +14,14 @@ pub enum Bench {
     Step(StepOptions),
     /// A step with each algorithm, relative to FixMatch; a line for each.
     Algorithms(AlgorithmsOptions),
+    /// A step of SimCLR.
+    Simclr(SimClrOptions),
     /// Images a second through decoding, cache, views and upload.
     Input(InputOptions),
     /// A list of a million images: write, read, split, sample.
     Manifest(ManifestOptions),
+    /// The most similar images of each of very many.
+    Neighbours(NeighbourOptions),
     /// The numbers of a device against those of the CPU.
     Parity(ParityOptions),
     /// Draw images to measure on.
@@ -33,8 +37,10 @@ impl Bench {
                     println!("{}", serde_json::to_string(&report)?);
                 }
             }
+            Self::Simclr(options) => println!("{}", serde_json::to_string(&simclr(&options)?)?),
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
+            Self::Neighbours(options) => println!("{}", serde_json::to_string(&neighbours(&options)?)?),
             Self::Pictures(options) => pictures(&options)?,
             Self::Parity(options) => {
                 let report = parity(&options)?;

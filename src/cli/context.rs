@@ -180,7 +180,7 @@ impl Context {
                 "{set_aside} files are set aside; `harvest scan` and the report list them with reasons"
             );
         }
-        let split = dataset.split(&self.config)?;
+        let split = dataset.split(&self.config, &places)?;
         for conflict in &split.conflicts {
             eprintln!("left out: {}", conflict.describe(&dataset.manifest));
         }

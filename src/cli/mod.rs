@@ -1,6 +1,7 @@
 //! The command line: arguments, printing, exit codes. One file for each verb.
 
 mod bench;
+mod cluster;
 mod config;
 mod context;
 mod demo;
@@ -12,6 +13,7 @@ mod label;
 mod labels;
 mod predict;
 mod probe;
+mod sample;
 mod scan;
 mod sweep;
 mod train;
@@ -39,6 +41,10 @@ enum Verb {
     Init(init::Init),
     /// Decode every image once; list what cannot be used.
     Scan(scan::Scan),
+    /// Group like images, without labels.
+    Cluster(cluster::Cluster),
+    /// Choose the images to label next.
+    Sample(sample::Sample),
     /// Take labels over from a CSV file of path,label.
     Label(label::LabelVerb),
     /// Train a classifier on few labels and all images.
@@ -76,6 +82,8 @@ pub fn run() -> ExitCode {
         Verb::Demo(verb) => verb.run(),
         Verb::Init(verb) => verb.run(),
         Verb::Scan(verb) => verb.run(),
+        Verb::Cluster(verb) => verb.run(),
+        Verb::Sample(verb) => verb.run(),
         Verb::Label(verb) => verb.run(),
         Verb::Train(verb) => verb.run(),
         Verb::Sweep(verb) => verb.run(),
@@ -104,6 +112,7 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    use crate::clustering::{ClusterError, LearnError};
     use crate::device::DeviceError;
     use crate::experiment::ExperimentError;
     use crate::training::TrainError;
@@ -127,6 +136,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
             Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
+            Some(ExperimentError::Cluster(LearnError::Cluster(ClusterError::Interrupted))) => {
+                return ExitCode::from(130);
+            }
+            Some(ExperimentError::HowManyClusters) => return ExitCode::from(2),
             Some(
                 ExperimentError::Device(_)
                 | ExperimentError::Model(_)

@@ -14,6 +14,7 @@
 //! whichever layer it is in, also when a later layer would have overridden it.
 //! Relative paths are taken from the folder of the file that says them, otherwise from the current folder.
 
+mod clustering;
 mod confidence;
 mod error;
 mod labels;
@@ -26,6 +27,9 @@ pub mod sections;
 mod suggest;
 
 pub use crate::bounds::Invalid;
+pub use clustering::{
+    ClusteringConfig, ClusteringMethod, FeatureSource, HeadStart, ScanConfig, Search, SimClrConfig,
+};
 pub use confidence::{ConfidenceConfig, TemperatureChoice};
 pub use error::{ConfigError, Origin};
 pub use labels::{AlignmentTarget, LabelConfig, Sampling};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use harvest_models::LoadOptions;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfidenceConfig, LabelConfig, PublishedConfig};
+use super::{ClusteringConfig, ConfidenceConfig, LabelConfig, PublishedConfig};
 use crate::algorithms::AlgorithmConfig;
 use crate::augment::{ViewConfig, ViewConfigError};
 use crate::bounds::Lower::{Above, From};
@@ -43,6 +43,8 @@ pub struct Config {
     pub training: TrainingConfig,
     /// What a confidence means, and when a prediction abstains.
     pub confidence: ConfidenceConfig,
+    /// How unlabelled images are grouped.
+    pub clustering: ClusteringConfig,
     /// Where it runs; nothing here changes a result.
     pub run: RunConfig,
     /// What others published on the same images, for recipes that repeat it; nothing here changes a result.
@@ -350,8 +352,10 @@ impl Config {
         check_device(&self.run.device)?;
         let views = |problem: ViewConfigError| Invalid { key: "views", reason: problem.to_string() };
         self.views.check().map_err(views)?;
+        self.views.contrast.check()?;
         self.labels.check(self.algorithm.name)?;
         self.confidence.check()?;
+        self.clustering.check()?;
         self.published.check()?;
         super::members::check(self)?;
         self.algorithm.check()

@@ -10,6 +10,7 @@
 //! - **Unlabelled**: everything that is in neither test nor evaluation; the labelled images too, as in USB.
 //!
 //! Duplicates (the same pixels) are one image here: they count once, they stay on one side, one of them stands for all.
+//! So do near-duplicates, where they are known; if all labels are used, those of near-duplicates of labelled images are too.
 //! Copies of test and evaluation images are left out of training altogether. Copies with different labels are never
 //! used as labelled; they are listed as conflicts.
 //!
@@ -160,11 +161,20 @@ impl Split {
     /// # Errors
     /// [`SplitError`], all but [`SplitError::OtherManifest`].
     pub fn new(manifest: &Manifest, config: &SplitConfig) -> Result<Self, SplitError> {
+        let first: Vec<u32> = indices(manifest).map(|index| manifest.first_of_group(index)).collect();
+        Self::grouped(manifest, &first, config)
+    }
+
+    /// As [`Split::new`]; `first[i]` is the first image that image `i` is the same or nearly the same as.
+    ///
+    /// # Errors
+    /// As [`Split::new`].
+    pub fn grouped(manifest: &Manifest, first: &[u32], config: &SplitConfig) -> Result<Self, SplitError> {
         check(config)?;
         if manifest.classes.is_empty() || manifest.images.iter().all(|image| image.label.is_none()) {
             return Err(SplitError::NoLabels);
         }
-        let (mut pictures, conflicts) = pictures(manifest);
+        let (mut pictures, conflicts) = pictures(manifest, first);
         let own_test =
             manifest.images.iter().any(|image| image.part == Some(Part::Test) && image.label.is_some());
         let mut split = Self {
@@ -184,12 +194,15 @@ impl Split {
             };
             split.test = indices(manifest).filter(is_test).collect();
         }
-        split.choose(manifest, &mut pictures, own_test)?;
+        split.choose(manifest, first, &mut pictures, own_test)?;
+        if config.labels_per_class.is_none() {
+            split.add_kin(manifest, first);
+        }
 
         let mut used = vec![false; manifest.images.len()];
         split.test.iter().chain(&split.evaluation).for_each(|&index| used[index as usize] = true);
         for index in indices(manifest) {
-            if pictures[manifest.first_of_group(index) as usize].side == Side::Train {
+            if pictures[first[index as usize] as usize].side == Side::Train {
                 split.unlabelled.push(index);
             } else if !used[index as usize] {
                 split.left_out.push(index);
@@ -213,6 +226,7 @@ impl Split {
     fn choose(
         &mut self,
         manifest: &Manifest,
+        first: &[u32],
         pictures: &mut [Picture],
         own_test: bool,
     ) -> Result<(), SplitError> {
@@ -234,9 +248,7 @@ impl Split {
                 (&mut self.labelled, labelled, Side::Train),
             ] {
                 list.extend(indices);
-                indices
-                    .iter()
-                    .for_each(|&index| pictures[manifest.first_of_group(index) as usize].side = side);
+                indices.iter().for_each(|&index| pictures[first[index as usize] as usize].side = side);
             }
         }
         match too_few.first() {
@@ -249,6 +261,24 @@ impl Split {
                 more: too_few.len() - 1,
             }),
         }
+    }
+}
+
+impl Split {
+    /// Adds the labelled images that are nearly the same as one that is learned from, with the same label.
+    fn add_kin(&mut self, manifest: &Manifest, first: &[u32]) {
+        let label = |index: u32| manifest.images[index as usize].label;
+        let learned: std::collections::BTreeMap<u32, u32> =
+            self.labelled.iter().map(|&index| (first[index as usize], index)).collect();
+        let is_kin = |&index: &u32| {
+            let like = learned.get(&first[index as usize]).filter(|like| **like != index);
+            // Exact copies teach nothing new.
+            manifest.images[index as usize].duplicate_of.is_none()
+                && like.is_some_and(|like| {
+                    label(*like) == label(index) && manifest.first_of_group(*like) != index
+                })
+        };
+        self.labelled.extend(indices(manifest).filter(is_kin).collect::<Vec<_>>());
     }
 }
 
@@ -277,19 +307,22 @@ fn indices(manifest: &Manifest) -> impl Iterator<Item = u32> {
 
 /// Gathers copies at the first of each group; others stay as they begin. Anything with a copy in the source's test
 /// part is on the test side.
-fn pictures(manifest: &Manifest) -> (Vec<Picture>, Vec<Conflict>) {
+fn pictures(manifest: &Manifest, first: &[u32]) -> (Vec<Picture>, Vec<Conflict>) {
     let mut pictures =
         vec![Picture { labelled: None, conflict: false, side: Side::Train }; manifest.images.len()];
     let mut conflicts = Vec::new();
     for index in indices(manifest) {
         let image = &manifest.images[index as usize];
-        let picture = &mut pictures[manifest.first_of_group(index) as usize];
+        let picture = &mut pictures[first[index as usize] as usize];
         if image.part == Some(Part::Test) {
             picture.side = Side::Test;
         }
         match (picture.labelled, image.label) {
             (None, Some(_)) => picture.labelled = Some(index),
-            (Some(first), Some(label)) if manifest.images[first as usize].label != Some(label) => {
+            (Some(first), Some(label))
+                if manifest.images[first as usize].label != Some(label)
+                    && manifest.images[first as usize].hash == image.hash =>
+            {
                 picture.conflict = true;
                 conflicts.push(Conflict { first, second: index });
             }

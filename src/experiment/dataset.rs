@@ -1,6 +1,6 @@
 //! The images of a configuration or project, with what is known of their classes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -10,7 +10,8 @@ use crate::data::{
     self, CacheOptions, Classes, ContentHash, ImageCache, Manifest, ScanOptions, Source, Split, SplitConfig,
     scan,
 };
-use crate::project::{Label, LabelStore, Project};
+use crate::files::{WriteError, atomic_write};
+use crate::project::{ClusterRow, Label, LabelStore, Project};
 
 /// Where lists, caches and runs are kept.
 #[derive(Debug, Clone)]
@@ -34,6 +35,56 @@ impl Places {
             runs: project.runs(),
             project: Some(project.dir().to_owned()),
         }
+    }
+
+    /// Folder of the folders that `harvest cluster` makes.
+    pub fn clusters(&self) -> PathBuf {
+        match &self.project {
+            Some(project) => project.join("clusters"),
+            None => self.manifest.with_extension("clusters"),
+        }
+    }
+
+    /// The file of near-duplicates beside the list of images.
+    fn near_duplicates(&self) -> PathBuf {
+        self.manifest.with_extension("near.csv")
+    }
+
+    /// Writes which images are nearly the same, by content, for later divisions.
+    pub(super) fn write_near_duplicates(&self, table: &[ClusterRow]) -> Result<(), WriteError> {
+        let mut text = String::from("image,nearly_the_same_as\n");
+        for row in table {
+            let first = table[row.first as usize].hash;
+            if first != row.hash {
+                text.push_str(&format!("{},{first}\n", row.hash));
+            }
+        }
+        atomic_write(&self.near_duplicates(), text.as_bytes())
+    }
+
+    /// For each image the first that is the same or nearly the same, as far as is known. Images with different labels were told
+    /// apart by somebody and are not the same.
+    fn first_of_group(&self, manifest: &Manifest) -> Vec<u32> {
+        let images = &manifest.images;
+        let mut first: Vec<u32> =
+            (0..images.len() as u32).map(|image| manifest.first_of_group(image)).collect();
+        let Ok(text) = std::fs::read_to_string(self.near_duplicates()) else { return first };
+        let places: HashMap<String, u32> = (0u32..)
+            .zip(images)
+            .filter(|(_, image)| image.duplicate_of.is_none())
+            .map(|(place, image)| (image.hash.to_string(), place))
+            .collect();
+        for line in text.lines().skip(1) {
+            let Some((image, like)) = line.split_once(',') else { continue };
+            let (Some(&image), Some(&like)) = (places.get(image), places.get(like)) else { continue };
+            let labels = [image, like].map(|place| images[place as usize].label);
+            if labels[0] == labels[1] || labels.contains(&None) {
+                first[image as usize] = like;
+            }
+        }
+        // Exact copies go where their first goes.
+        (0..images.len()).for_each(|image| first[image] = first[first[image] as usize]);
+        first
     }
 
     /// Without a project, everything in the folder of runs; lists of different sources do not get into each other's way.
@@ -136,7 +187,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If there are too few labels.
-    pub fn split(&self, config: &Resolved) -> Result<Split, ExperimentError> {
+    pub fn split(&self, config: &Resolved, places: &Places) -> Result<Split, ExperimentError> {
         let data = &config.value.data;
         let chosen = |key: &str| !matches!(config.origin(key), Origin::Default);
         let all = data.fully_labelled || (self.expert && !chosen("data.labels_per_class"));
@@ -149,7 +200,7 @@ impl Dataset {
             test_fraction,
             seed: data.seed,
         };
-        let mut split = Split::new(&self.manifest, &config)?;
+        let mut split = Split::grouped(&self.manifest, &places.first_of_group(&self.manifest), &config)?;
         if !self.excluded.is_empty() {
             let (kept, excluded) =
                 split.unlabelled.iter().partition(|index| self.excluded.binary_search(index).is_err());
@@ -203,4 +254,61 @@ fn join_labels(
         }
     }
     Ok(excluded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ImageRecord;
+
+    fn image(content: u8, label: Option<u16>) -> ImageRecord {
+        ImageRecord {
+            path: format!("{content}.png"),
+            hash: ContentHash([content; 32]),
+            width: 1,
+            height: 1,
+            size_bytes: 1,
+            modified_ns: 0,
+            duplicate_of: None,
+            label,
+            part: None,
+        }
+    }
+
+    fn manifest(images: Vec<ImageRecord>) -> Manifest {
+        let root = PathBuf::from("/images");
+        let source = Source::Folder { root: root.clone() };
+        let mut manifest =
+            Manifest { source, root, classes: Vec::new(), images, set_aside: Vec::new(), hidden: 0 };
+        manifest.link_duplicates();
+        manifest
+    }
+
+    #[test]
+    fn near_duplicates_are_remembered_by_content_and_yield_to_labels() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let places = Places::in_runs(folder.path(), Path::new("/images"));
+        std::fs::create_dir_all(places.manifest.parent().expect("a folder")).expect("made");
+        let row = |content: u8, first| ClusterRow {
+            path: String::new(),
+            hash: ContentHash([content; 32]),
+            cluster: 0,
+            confidence: 1.0,
+            first,
+            x: 0.0,
+            y: 0.0,
+        };
+        // 2 is nearly 1, 4 is nearly 3.
+        let table = [row(1, 0), row(2, 0), row(3, 2), row(4, 2)];
+        places.write_near_duplicates(&table).expect("written");
+        // In another order, with a copy of 2 and one image that is new.
+        let now = [2, 9, 1, 4, 2, 3].map(|content| image(content, None));
+        assert_eq!(places.first_of_group(&manifest(now.to_vec())), [2, 1, 2, 5, 2, 5]);
+        // Whoever gave 3 and 4 different labels told them apart.
+        let mut told = now.to_vec();
+        (told[3].label, told[5].label) = (Some(0), Some(1));
+        assert_eq!(places.first_of_group(&manifest(told)), [2, 1, 2, 3, 2, 5]);
+        let elsewhere = Places::in_runs(folder.path(), Path::new("/others"));
+        assert_eq!(elsewhere.first_of_group(&manifest(now.to_vec())), [0, 1, 2, 3, 0, 5]);
+    }
 }

@@ -6,22 +6,26 @@
 
 mod baseline;
 mod card;
+mod clusters;
 mod dataset;
 mod execute;
 mod finished;
 mod progress;
 mod rehearsal;
 mod reliability;
+mod rounds;
 mod self_training;
 
 use std::path::PathBuf;
 
 pub use baseline::Comparison;
+pub use clusters::{CLUSTERS, Candidate, Clustered, Clustering, FoundBy};
 pub use dataset::{Dataset, Places};
 pub use execute::{Experiment, Finished, network_config};
 pub use finished::FinishedRun;
 pub use progress::Shown;
 pub use rehearsal::Rehearsal;
+pub use rounds::{Chosen, Round};
 
 use crate::files::WriteError;
 
@@ -95,6 +99,31 @@ pub enum ExperimentError {
     Unfinished {
         /// Its folder.
         path: PathBuf,
+    },
+    /// Learning features or clusters.
+    #[error(transparent)]
+    Cluster(#[from] crate::clustering::LearnError),
+    /// A table of clusters.
+    #[error(transparent)]
+    ClusterTable(#[from] crate::project::ClusterTableError),
+    /// Images are to be chosen before they are grouped.
+    #[error("the images are not grouped yet; run `harvest cluster` first")]
+    NotClustered,
+    /// Every image has a label.
+    #[error("every image that was grouped has a label already, or has gone")]
+    NothingToLabel,
+    /// Nobody said how many clusters.
+    #[error("say how many clusters to make: `--clusters N`, 2 or more; there are no classes to tell")]
+    HowManyClusters,
+    /// More clusters than images.
+    #[error(
+        "{images} images cannot make {clusters} clusters; add images, or ask for fewer with `--clusters`"
+    )]
+    FewerImagesThanClusters {
+        /// How many there are.
+        images: usize,
+        /// How many clusters were asked for.
+        clusters: usize,
     },
     /// The recipe was made for other images.
     #[error("{reason}")]

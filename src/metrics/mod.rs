@@ -15,6 +15,7 @@
 //! ```
 
 mod calibration;
+mod clustering;
 mod confusion;
 mod interval;
 mod paired;
@@ -26,6 +27,7 @@ pub use calibration::{
     BINS, Bin, FEWEST_FOR_TEMPERATURE, Judged, Reliability, Temperature, TemperatureOrigin,
     negative_log_likelihood, probabilities,
 };
+pub use clustering::ClusterScores;
 pub use confusion::Confusion;
 pub use interval::{Interval, wilson};
 pub use paired::{Paired, Verdict};

@@ -1,7 +1,7 @@
 //! Labels from and to CSV: a header, then `path,label`, the label a class's name, `not sure`, `none of these` or
 //! `bad image`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::classes::Classes;
@@ -39,9 +39,13 @@ pub enum CsvError {
     Write(#[from] WriteError),
 }
 
+/// The column in which `harvest sample` says how it chose an image.
+pub const CHOSEN_BY: &str = "chosen_by";
+
 /// Reads the labels of `file` into the history, all or none, as one action; returns how many.
 ///
-/// `image` finds an image's content by its path relative to the project's images.
+/// `image` finds an image's content by its path relative to the project's images. Where a column says how images were chosen
+/// ([`CHOSEN_BY`]), rows without a label are passed over, and the history remembers the choice.
 pub fn import_labels(
     store: &mut LabelStore,
     file: &Path,
@@ -50,24 +54,32 @@ pub fn import_labels(
 ) -> Result<usize, CsvError> {
     let read = |source| CsvError::Read { path: file.to_path_buf(), source };
     let bytes = std::fs::read(file).map_err(read)?;
-    let labels = parse(&bytes, store.classes(), image).map_err(|(line, reason)| CsvError::Line {
-        path: file.to_path_buf(),
-        line,
-        reason,
-    })?;
+    let Table { labels, chosen_by } = parse(&bytes, store.classes(), image)
+        .map_err(|(line, reason)| CsvError::Line { path: file.to_path_buf(), line, reason })?;
     if !labels.is_empty() {
-        store.append(&labels, who, &format!("csv {}", file.display()))?;
+        let from = match chosen_by.len() {
+            0 => format!("csv {}", file.display()),
+            _ => format!(
+                "csv {}, chosen by {}",
+                file.display(),
+                chosen_by.into_iter().collect::<Vec<_>>().join("; ")
+            ),
+        };
+        store.append(&labels, who, &from)?;
     }
     Ok(labels.len())
 }
 
 type Wrong = (u64, String);
 
-fn parse(
-    bytes: &[u8],
-    classes: &Classes,
-    image: impl Fn(&str) -> Option<ImageHash>,
-) -> Result<Vec<(ImageHash, Option<Label>)>, Wrong> {
+/// What a file says.
+struct Table {
+    labels: Vec<(ImageHash, Option<Label>)>,
+    /// How the labelled images were chosen, where the file tells: what `harvest sample` wrote and somebody filled in.
+    chosen_by: BTreeSet<String>,
+}
+
+fn parse(bytes: &[u8], classes: &Classes, image: impl Fn(&str) -> Option<ImageHash>) -> Result<Table, Wrong> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
     let header = reader.headers().map_err(|error| wrong(bytes, &error))?.clone();
     let column = |name: &str| {
@@ -75,12 +87,21 @@ fn parse(
         header.iter().position(|title| title.eq_ignore_ascii_case(name)).ok_or_else(|| (1, reason()))
     };
     let (path_column, label_column) = (column("path")?, column("label")?);
+    let chosen_by_column = header.iter().position(|title| title.eq_ignore_ascii_case(CHOSEN_BY));
+    let mut chosen_by = BTreeSet::new();
     let mut labels = Vec::new();
     let mut seen = BTreeMap::new();
     for record in reader.records() {
         let record = record.map_err(|error| wrong(bytes, &error))?;
         let line = line_of(bytes, record.position());
         let (path, word) = (&record[path_column], &record[label_column]);
+        if let Some(column) = chosen_by_column {
+            if word.is_empty() {
+                // Not labelled yet.
+                continue;
+            }
+            chosen_by.insert(record[column].to_owned());
+        }
         let hash = image(path).ok_or_else(|| (line, format!("the project has no image `{path}`")))?;
         let label = label_of(word, classes).map_err(|reason| (line, reason))?;
         match seen.insert(hash, (label, line)) {
@@ -91,7 +112,7 @@ fn parse(
             }
         }
     }
-    Ok(labels)
+    Ok(Table { labels, chosen_by })
 }
 
 fn label_of(word: &str, classes: &Classes) -> Result<Label, String> {
@@ -185,6 +206,18 @@ mod tests {
         let lines: Vec<_> = text.lines().map(|line| line.rsplit_once(',').expect("four columns").0).collect();
         assert_eq!(lines, ["path,label,who", "leaf1.jpg,not sure,ada", "leaf2.jpg,brown rust,ada"]);
         assert_eq!(import_labels(&mut store, &out, image, "bob").expect("what was written is good"), 2);
+    }
+
+    #[test]
+    fn a_filled_in_round_says_how_its_images_were_chosen() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut store = store(folder.path());
+        let file = folder.path().join("round.csv");
+        let text = "path,label,chosen_by\nleaf1.jpg,healthy,typical (seed 0)\nleaf2.jpg,,typical (seed 0)\n";
+        std::fs::write(&file, text).expect("writable");
+        assert_eq!(import_labels(&mut store, &file, image, "ada").expect("all is well"), 1);
+        let entries = store.current_entries().expect("readable");
+        assert!(entries[0].from.ends_with("round.csv, chosen by typical (seed 0)"), "{}", entries[0].from);
     }
 
     #[test]

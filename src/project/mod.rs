@@ -9,6 +9,7 @@
 //! ```
 
 mod classes;
+mod cluster_table;
 mod label_csv;
 mod labels;
 mod lock;
@@ -23,7 +24,8 @@ use crate::config::{self, ConfigError, PROJECT_TABLES, SourceKind, Tables};
 use crate::files::{WriteError, atomic_write};
 
 pub use classes::{Class, ClassKind, Classes, ClassesError};
-pub use label_csv::{CsvError, export_labels, import_labels};
+pub use cluster_table::{ClusterRow, ClusterTableError, read_clusters, write_clusters};
+pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels};
 pub use labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore, Undone};
 pub use lock::{Lock, LockError};
 pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session};

@@ -335,12 +335,21 @@ impl RunSummary {
 
 /// A page in the look of all reports that asks for nothing from elsewhere. `body` is HTML.
 pub fn page(title: &str, body: &str) -> String {
+    whole_page(title, body, "")
+}
+
+/// As [`page`], for a `body` with pictures in it (`data:` addresses).
+pub fn illustrated_page(title: &str, body: &str) -> String {
+    whole_page(title, body, "; img-src data:")
+}
+
+fn whole_page(title: &str, body: &str, allowed: &str) -> String {
     let (title, version) = (escape(title), env!("CARGO_PKG_VERSION"));
     let written = escape(&jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string());
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'{allowed}\">\n\
          <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n{body}\
          <footer>HARVEST {version}, written {written}</footer>\n</body>\n</html>\n",
         include_str!("report.css")

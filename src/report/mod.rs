@@ -8,8 +8,10 @@
 mod charts;
 mod comparison_charts;
 mod confusion_chart;
+mod contact_sheet;
 mod events;
 mod html;
+mod map_chart;
 mod metrics_csv;
 mod progress;
 mod reliability_chart;
@@ -18,8 +20,12 @@ mod svg;
 pub use charts::{LineChart, Series, standard_charts};
 pub use comparison_charts::{Compared, Comparison, Spread};
 pub use confusion_chart::confusion_svg;
+pub use contact_sheet::contact_sheet;
 pub use events::EventWriter;
-pub use html::{ConfidenceSection, ConfigurationRow, MemberRow, Results, RunSummary, SetAsideRow, page};
+pub use html::{
+    ConfidenceSection, ConfigurationRow, MemberRow, Results, RunSummary, SetAsideRow, illustrated_page, page,
+};
+pub use map_chart::map_svg;
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
 pub use progress::{Progress, duration, thousands};
 pub use reliability_chart::reliability_svg;

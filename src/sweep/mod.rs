@@ -76,7 +76,7 @@ impl<'a> Session<'a> {
     }
 
     fn prepare(&self, run: &Planned) -> Result<Prepared, String> {
-        let split = self.dataset.split(&run.config).map_err(|error| chain(&error))?;
+        let split = self.dataset.split(&run.config, &self.places).map_err(|error| chain(&error))?;
         let plan = self.experiment(run, &split).and_then(|experiment| experiment.plan());
         let fingerprint = plan.map_err(|error| chain(&error))?.fingerprint();
         Ok(Prepared { split, fingerprint })

@@ -1,44 +1,42 @@
-//! The layer that a pretext task trains beside the classifier, with its optimizer.
+//! What a pretext task trains beside the classifier, with its optimizer.
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Gradients};
-use harvest_models::{AuxiliaryHead, Classifier, NamedTensors};
-use rand::RngExt;
+use harvest_models::{AuxiliaryHead, NamedTensors, PretextHead};
 
 use super::optimizer::{Optimizer, OptimizerConfig};
-use crate::random::{Purpose, stream};
 
 /// Prefixes of the entries in a checkpoint.
 const WEIGHTS: &str = "auxiliary/weights/";
 const OPTIMIZER: &str = "auxiliary/optimizer/";
 
 /// A head and what updates it.
-pub(super) struct Auxiliary {
-    head: AuxiliaryHead,
+pub(crate) struct Auxiliary<H = AuxiliaryHead> {
+    head: H,
     optimizer: Optimizer,
 }
 
-impl Auxiliary {
-    /// With weights from the seed of the run. `device` is an autodiff device.
-    pub fn new(
-        network: &Classifier,
-        outputs: usize,
-        seed: u64,
-        config: OptimizerConfig,
-        device: &Device,
-    ) -> Self {
-        let seed = stream(seed, Purpose::Initialisation, [1, 0, 0]).random();
-        let head = AuxiliaryHead::new(network, outputs, seed, device);
+impl<H: PretextHead> Auxiliary<H> {
+    /// Before the first update.
+    pub fn new(head: H, config: OptimizerConfig) -> Self {
         Self { optimizer: Optimizer::of_parameters(config, head.parameters()), head }
     }
 
-    pub fn head(&self) -> &AuxiliaryHead {
+    pub fn head(&self) -> &H {
         &self.head
     }
 
-    /// One update, with the share of `gradients` that is the head's.
-    pub fn update(&mut self, gradients: &mut Gradients, lr: f64) {
-        let mut own = GradientsParams::from_module(gradients, &self.head);
+    pub fn head_mut(&mut self) -> &mut H {
+        &mut self.head
+    }
+
+    /// Takes the share of `gradients` that is the head's.
+    pub fn own(&self, gradients: &mut Gradients) -> GradientsParams {
+        GradientsParams::from_module(gradients, &self.head)
+    }
+
+    /// One update with the head's own gradients.
+    pub fn update(&mut self, mut own: GradientsParams, lr: f64) {
         self.head = self.optimizer.step(self.head.clone(), &mut own, lr);
     }
 

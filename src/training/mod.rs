@@ -3,6 +3,7 @@
 //! The loop never asks which algorithm or which network it runs.
 
 mod auxiliary;
+mod averaging;
 pub mod checkpoint;
 mod ema;
 mod evaluation;
@@ -15,13 +16,16 @@ mod session;
 mod setup;
 mod trainer;
 
+pub(crate) use auxiliary::Auxiliary;
+pub(crate) use averaging::average_gradients;
 pub use ema::Ema;
 pub use evaluation::evaluate_each;
 pub use loader::{HostBatch, Loader};
 pub use network::StepNetwork;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError};
-pub use schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
+pub use schedule::{CosineWithWarmup, FIXMATCH_CYCLES, HalfCosine};
 pub use scope::ScopeError;
 pub use session::{Scalars, Session};
+pub(crate) use setup::precision;
 pub use setup::{Setup, total_steps};
 pub use trainer::{Job, Outcome, TrainError, train};

@@ -28,3 +28,40 @@ impl CosineWithWarmup {
         self.peak * (std::f64::consts::PI * self.cycles * progress).cos().max(0.0)
     }
 }
+
+/// Linear warm-up, then half a cosine down to 0, as in SimCLR (arXiv:2002.05709, section 2.2).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HalfCosine {
+    /// Rate after warm-up.
+    pub peak: f64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Steps of warm-up; the first of them has a rate above 0 already.
+    pub warmup_steps: u64,
+}
+
+impl HalfCosine {
+    /// The rate of update `step`, counted from 0.
+    pub fn rate(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        let span = self.total_steps.saturating_sub(self.warmup_steps).max(1);
+        let progress = ((step - self.warmup_steps) as f64 / span as f64).min(1.0);
+        self.peak * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_cosine_rises_and_ends_at_nothing() {
+        let schedule = HalfCosine { peak: 2.0, total_steps: 14, warmup_steps: 4 };
+        let rates: Vec<f64> = (0..=14).map(|step| schedule.rate(step)).collect();
+        assert_eq!(&rates[..5], &[0.5, 1.0, 1.5, 2.0, 2.0]);
+        assert!((rates[9] - 1.0).abs() < 1e-12 && rates[14].abs() < 1e-12);
+        assert!(rates[4..].is_sorted_by(|a, b| a > b));
+    }
+}

@@ -2,7 +2,7 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
-use harvest_models::{Classifier, ConfigError, LoadOptions, LoadReport};
+use harvest_models::{AuxiliaryHead, Classifier, ConfigError, LoadOptions, LoadReport};
 use rand::RngExt;
 
 use super::auxiliary::Auxiliary;
@@ -59,8 +59,9 @@ impl<'a> Session<'a> {
         };
         let algorithm = setup.build_algorithm();
         let auxiliary = (algorithm.auxiliary_outputs() > 0).then(|| {
-            let (outputs, seed) = (algorithm.auxiliary_outputs(), setup.training.seed);
-            Auxiliary::new(&network, outputs, seed, optimizer.clone(), &device)
+            let seed = stream(setup.training.seed, Purpose::Initialisation, [1, 0, 0]).random();
+            let head = AuxiliaryHead::new(&network, algorithm.auxiliary_outputs(), seed, &device);
+            Auxiliary::new(head, optimizer.clone())
         });
         Ok(Self {
             ema: average(&setup, algorithm.as_ref(), &network),
@@ -121,7 +122,8 @@ impl<'a> Session<'a> {
         scalars.extend(step.scalars);
         let mut gradients = step.total.backward();
         if let Some(auxiliary) = &mut self.auxiliary {
-            auxiliary.update(&mut gradients, lr);
+            let own = auxiliary.own(&mut gradients);
+            auxiliary.update(own, lr);
         }
         let mut gradients = GradientsParams::from_grads(gradients, &self.network);
         // A stand-in keeps the field filled: with a second handle on the weights the optimizer could not work in place.

@@ -82,14 +82,18 @@ impl<'a> Setup<'a> {
         Box::new(Aligned::new(algorithm, problem.decay(), target))
     }
 
-    /// Whether networks compute in bf16: where asked for, or automatically on GPUs.
     pub(super) fn precision(&self) -> harvest_models::Precision {
-        match self.training.precision {
-            Precision::F32 => harvest_models::Precision::F32,
-            Precision::Bf16 => harvest_models::Precision::Bf16,
-            Precision::Auto if crate::device::is_cpu(&self.problem.device) => harvest_models::Precision::F32,
-            Precision::Auto => harvest_models::Precision::Bf16,
-        }
+        precision(self.training.precision, &self.problem.device)
+    }
+}
+
+/// Whether networks compute in bf16: where asked for, or automatically on GPUs.
+pub(crate) fn precision(asked: Precision, device: &Device) -> harvest_models::Precision {
+    match asked {
+        Precision::F32 => harvest_models::Precision::F32,
+        Precision::Bf16 => harvest_models::Precision::Bf16,
+        Precision::Auto if crate::device::is_cpu(device) => harvest_models::Precision::F32,
+        Precision::Auto => harvest_models::Precision::Bf16,
     }
 }
 

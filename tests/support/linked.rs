@@ -35,6 +35,10 @@ impl Ranks for Linked {
         self.to.len()
     }
 
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
     fn gather(&self, rows: Tensor<2>) -> Tensor<2> {
         let device = rows.device();
         let data = rows.into_data();
@@ -47,6 +51,7 @@ impl Ranks for Linked {
 }
 
 /// A rank's part of `count` rows or values.
+#[allow(dead_code, reason = "not every test program divides rows itself")]
 pub fn share(count: usize, ranks: &Linked) -> std::ops::Range<usize> {
     let part = count / ranks.world_size();
     assert_eq!(part * ranks.world_size(), count, "ranks get equal parts");

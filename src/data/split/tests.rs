@@ -199,3 +199,36 @@ fn a_split_knows_its_images_and_survives_json() {
     assert_eq!(split.belongs_to(&ours), Ok(()));
     assert_eq!(split.belongs_to(&other), Err(SplitError::OtherManifest));
 }
+
+#[test]
+fn near_duplicates_stay_on_one_side_and_keep_their_labels() {
+    // Image 3 n + 1 is nearly image 3 n, image 3 n + 2 is alone.
+    let rows: Vec<_> = (0..60).map(|i| (i, Some((i / 3 % 2) as u16), None)).collect();
+    let manifest = manifest(&rows, 2);
+    let first: Vec<u32> = (0..60).map(|i| if i % 3 == 1 { i - 1 } else { i }).collect();
+    for labels_per_class in [None, Some(8)] {
+        let config = SplitConfig { labels_per_class, ..SplitConfig::default() };
+        let split = Split::grouped(&manifest, &first, &config).expect("enough");
+        let groups = |list: &[u32]| list.iter().map(|i| first[*i as usize]).collect::<BTreeSet<u32>>();
+        let sides = [&split.unlabelled, &split.evaluation, &split.test].map(|list| groups(list));
+        assert!(
+            sides[0].is_disjoint(&sides[1])
+                && sides[0].is_disjoint(&sides[2])
+                && sides[1].is_disjoint(&sides[2])
+        );
+        assert!(!split.left_out.is_empty(), "copies of test and evaluation images are used nowhere");
+        let pairs = split.labelled.len() - groups(&split.labelled).len();
+        assert_eq!(pairs > 0, labels_per_class.is_none(), "all labels are used where nobody counts them");
+        let twice: BTreeSet<u32> = split.labelled.iter().copied().collect();
+        assert_eq!(twice.len(), split.labelled.len());
+    }
+}
+
+#[test]
+fn near_duplicates_with_other_labels_are_no_conflict() {
+    let manifest = manifest(&balanced(2, 10), 2);
+    // Of every four, the second (of class 1) is nearly the first (of class 0).
+    let first: Vec<u32> = (0..20).map(|i| if i % 4 == 1 { i - 1 } else { i }).collect();
+    let split = Split::grouped(&manifest, &first, &SplitConfig::default()).expect("enough");
+    assert!(split.conflicts.is_empty());
+}
