@@ -213,3 +213,30 @@ fn an_interrupted_clustering_goes_on_where_it_was() {
     succeeds(&world.harvest(&arguments));
     assert!(found(&world).join("DONE").is_file(), "the same folder was finished");
 }
+
+#[test]
+fn loaded_weights_look_at_the_images_and_are_known_by_their_content() {
+    let world = World::new();
+    project(&world);
+    let weights = |seed: &str| {
+        let more = ["--set", seed, "--set", "run.folder=runs", "--fresh"];
+        succeeds(&world.train(&more));
+        let runs = std::fs::read_dir(world.path("runs")).expect("runs").flatten();
+        let mut runs: Vec<PathBuf> =
+            runs.map(|run| run.path()).filter(|run| run.join("DONE").exists()).collect();
+        runs.sort();
+        let newest = runs.pop().expect("a run").join("bundle/model.safetensors");
+        std::fs::copy(newest, world.path("net.safetensors")).expect("copied");
+    };
+    let count = || std::fs::read_dir(world.path("project/clusters")).expect("clusters").count();
+    weights("training.seed=1");
+    let text = succeeds(&cluster(&world, &["--project", "project", "--pretrained", "net.safetensors"]));
+    assert!(text.contains("24 images in 2 clusters"), "{text}");
+    assert!(!found(&world).join("simclr").exists(), "nothing is learned where weights are given");
+    succeeds(&cluster(&world, &["--project", "project", "--pretrained", "net.safetensors"]));
+    assert_eq!(count(), 1);
+    weights("training.seed=2");
+    succeeds(&cluster(&world, &["--project", "project", "--pretrained", "net.safetensors"]));
+    assert_eq!(count(), 2, "other weights under the same name are other features");
+    fails(&cluster(&world, &["--project", "project", "--pretrained", "nowhere"]), 1, &["nowhere", "weights"]);
+}

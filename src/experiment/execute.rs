@@ -13,7 +13,7 @@ use super::reliability::{OnImages, section};
 use super::self_training::Taught;
 use super::{Dataset, ExperimentError, Places, Shown};
 use crate::algorithms::AlgorithmBuilder;
-use crate::config::Resolved;
+use crate::config::{ModelConfig, Resolved};
 use crate::data::{FIT_FILTER, Split};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
@@ -74,7 +74,7 @@ pub struct Finished {
 /// # Errors
 /// If there is no such preset, or its settings contradict each other.
 pub fn network_config(
-    settings: &crate::config::ModelConfig,
+    settings: &ModelConfig,
     classes: usize,
 ) -> Result<ClassifierConfig, harvest_models::ConfigError> {
     let mut config = ClassifierConfig::preset(&settings.name, classes)?;
@@ -179,13 +179,7 @@ impl Experiment<'_> {
             let bytes = format!("{:#?}\n", self.algorithm).into_bytes();
             inputs.push(Input { name: "algorithm.txt".into(), bytes });
         }
-        if let Some(named) = &self.config.value.model.pretrained {
-            // Other bytes under the same name are another beginning.
-            let content = weights::find(named).and_then(|file| weights::content(&file));
-            let content = content.map_err(ExperimentError::Pretrained)?;
-            inputs
-                .push(Input { name: "pretrained.blake3".into(), bytes: format!("{content}\n").into_bytes() });
-        }
+        inputs.extend(content_of_pretrained(&self.config.value.model)?);
         inputs.extend(self.planned_members()?);
         Ok(inputs)
     }
@@ -406,6 +400,15 @@ impl Experiment<'_> {
         let path = folder.join("report.html");
         Ok(summary.write(&path).map_err(WriteError::at(&path))?)
     }
+}
+
+/// The input that tells the weights to start from by their content, if there are any: other bytes under the same name are
+/// another beginning.
+pub(super) fn content_of_pretrained(model: &ModelConfig) -> Result<Option<Input>, ExperimentError> {
+    let Some(named) = &model.pretrained else { return Ok(None) };
+    let content = weights::find(named).and_then(|file| weights::content(&file));
+    let content = content.map_err(ExperimentError::Pretrained)?;
+    Ok(Some(Input { name: "pretrained.blake3".into(), bytes: format!("{content}\n").into_bytes() }))
 }
 
 /// A folder's own name.

@@ -103,6 +103,16 @@ pub enum ExperimentError {
     /// Learning features or clusters.
     #[error(transparent)]
     Cluster(#[from] crate::clustering::LearnError),
+    /// A network that cannot look at an image.
+    #[error(
+        "the features of `{path}` are not all numbers: the weights they come from are damaged, or the image is beyond them; \
+         try other weights, or take the image out of the folder",
+        path = path.display()
+    )]
+    NotFinite {
+        /// The image.
+        path: PathBuf,
+    },
     /// A table of clusters.
     #[error(transparent)]
     ClusterTable(#[from] crate::project::ClusterTableError),

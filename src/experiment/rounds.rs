@@ -1,6 +1,6 @@
 //! What to label next: a round of images chosen from a clustering, written as a table to fill in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,11 +82,11 @@ impl Round<'_> {
         if open.is_empty() {
             return Err(ExperimentError::NothingToLabel);
         }
-        let mut notes = self.changes(&table.iter().map(|row| row.hash).collect::<Vec<_>>());
+        let hashes: Vec<ContentHash> = table.iter().map(|row| row.hash).collect();
+        let mut notes = self.changes(&hashes);
         let selection = self.selection(&clustered, &mut notes);
         let image_of = |row: u32| now.get(&table[row as usize].hash).copied();
-        let probabilities =
-            self.probabilities(&table.iter().map(|row| row.hash).collect::<Vec<_>>(), &now, progress, stop)?;
+        let probabilities = self.probabilities(&hashes, &now, progress, stop)?;
         let pool = Pool {
             rows: &rows,
             clusters: &table.iter().map(|row| row.cluster).collect::<Vec<_>>(),
@@ -107,17 +107,15 @@ impl Round<'_> {
         Ok(Chosen { file, sheet, images: images.len(), notes })
     }
 
-    /// Images that came or went since the clustering.
+    /// A note on images that came since the clustering, if any did.
     fn changes(&self, known: &[ContentHash]) -> Vec<String> {
-        let known: std::collections::HashSet<&ContentHash> = known.iter().collect();
-        let new = self.manifest.images.iter().filter(|image| !known.contains(&image.hash)).count();
-        let mut notes = Vec::new();
-        if new > 0 {
-            notes.push(format!(
+        let known: HashSet<&ContentHash> = known.iter().collect();
+        match self.manifest.images.iter().filter(|image| !known.contains(&image.hash)).count() {
+            0 => Vec::new(),
+            new => vec![format!(
                 "{new} images came after the clustering and are not chosen; run `harvest cluster` again"
-            ));
+            )],
         }
-        notes
     }
 
     /// The way asked for, or by lot where clusters mean nothing.
@@ -129,7 +127,8 @@ impl Round<'_> {
         self.selection
     }
 
-    /// What the current model says of each row of the table; images that have gone are certain.
+    /// What the current model says of each row of the table, `[rows, classes]`, and the number of classes; for images that
+    /// have gone, which are not open, something.
     fn probabilities(
         &self,
         rows: &[ContentHash],
@@ -142,7 +141,6 @@ impl Round<'_> {
         };
         let size = model.bundle.preprocessing.size;
         let cache = Dataset::cache(self.manifest, &self.places.cache, size, progress, stop)?;
-        // An image that has gone is not open; any answer will do.
         let images: Vec<u32> = rows.iter().map(|hash| now.get(hash).copied().unwrap_or(0)).collect();
         let bar = progress.begin("predicting", images.len() as u64);
         let probabilities = model.probabilities(&cache, &images, |done| {

@@ -19,7 +19,7 @@ use crate::metrics::ClusterScores;
 
 /// k-means starts.
 const STARTS: u64 = 10;
-/// Neighbours must agree by so much more than with k-means for SCAN to be preferred.
+/// A way must be so much better than the one before, on the scale from chance to always, to be preferred.
 const CLEARLY: f64 = 0.01;
 
 /// What clusters are made from.

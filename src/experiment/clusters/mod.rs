@@ -14,16 +14,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use harvest_models::{Classifier, LoadOptions};
+use harvest_models::Classifier;
 use rand::RngExt;
 use rayon::prelude::*;
 
 pub use found::{CLUSTERS, Candidate, Clustered, FoundBy};
 
 use self::found::Way;
-
 use self::grouping::{Seen, scores};
 use self::page::{ClusterPage, SheetOf};
+use super::execute::content_of_pretrained;
 use super::{Dataset, ExperimentError, Places, Shown, network_config};
 use crate::algorithms::Alone;
 use crate::clustering::{
@@ -63,7 +63,7 @@ impl Clustering<'_> {
         stop: &AtomicBool,
     ) -> Result<Clustered, ExperimentError> {
         self.check()?;
-        let (plan, folder) = (self.plan(), self.places.clusters());
+        let (plan, folder) = (self.plan()?, self.places.clusters());
         if !fresh {
             for run in Run::list(&folder)?.into_iter().rev() {
                 if run.fingerprint()? == plan.fingerprint() && matches!(run.state()?, RunState::Done(_)) {
@@ -77,13 +77,23 @@ impl Clustering<'_> {
             None => Run::create(&folder, &plan)?,
         };
         run.begin(device::describe(&self.device), arguments)?;
-        let result = self.work(run.dir(), progress, stop);
+        let result = self.work(run.dir(), progress, stop).map_err(|error| self.naming(error));
         match &result {
             Ok(clustered) => run.finish(&clustered.summary())?,
             Err(ExperimentError::Cluster(LearnError::Cluster(ClusterError::Interrupted))) => run.pause()?,
             Err(error) => run.fail(&super::chain(error))?,
         }
         result
+    }
+
+    /// An error that knows an image by its number alone, with the file's path.
+    fn naming(&self, error: ExperimentError) -> ExperimentError {
+        match error {
+            ExperimentError::Cluster(LearnError::NotFinite { image }) => {
+                ExperimentError::NotFinite { path: self.manifest.full_path(image) }
+            }
+            error => error,
+        }
     }
 
     fn labels(&self) -> Vec<Option<u16>> {
@@ -116,16 +126,17 @@ impl Clustering<'_> {
     }
 
     /// What is to be done. Settings of training do not matter, so that other ones find the same clusters.
-    fn plan(&self) -> RunPlan {
+    fn plan(&self) -> Result<RunPlan, ExperimentError> {
         let config = &self.config.value;
         let settings =
             serde_json::to_vec(&(&config.clustering, &config.model, &config.views, self.clusters()));
         // Labels come one by one and change no cluster.
         let mut manifest = self.manifest.clone();
         manifest.images.iter_mut().for_each(|image| image.label = None);
-        let images = Input { name: "images.jsonl".into(), bytes: manifest.to_bytes() };
-        let plan = RunPlan::new(self.config, "cluster", vec![images]);
-        RunPlan { config_fingerprint: blake3::hash(&settings.expect("settings are plain data")), ..plan }
+        let mut inputs = vec![Input { name: "images.jsonl".into(), bytes: manifest.to_bytes() }];
+        inputs.extend(content_of_pretrained(&config.model)?);
+        let plan = RunPlan::new(self.config, "cluster", inputs);
+        Ok(RunPlan { config_fingerprint: blake3::hash(&settings.expect("settings are plain data")), ..plan })
     }
 
     fn work(&self, folder: &Path, progress: &Shown, stop: &AtomicBool) -> Result<Clustered, ExperimentError> {
@@ -179,6 +190,7 @@ impl Clustering<'_> {
 
         let ways: Vec<Way> = found.iter().map(|groups| (groups.found_by, groups.clusters.clone())).collect();
         let (best, candidates) = self.judged(&seen, found, progress, stop)?;
+        clock.mark("judging");
         let table: Vec<ClusterRow> = images
             .iter()
             .enumerate()
@@ -222,7 +234,8 @@ impl Clustering<'_> {
         let model = network_config(&config.model, self.manifest.classes.len().max(2))?;
         if let Some(named) = &config.model.pretrained {
             let mut network = model.blank(&self.device)?;
-            start_from(&mut network, named, LoadOptions::default()).map_err(ExperimentError::Pretrained)?;
+            start_from(&mut network, named, config.model.load_options())
+                .map_err(ExperimentError::Pretrained)?;
             return Ok(network);
         }
         let seed = config.clustering.seed;
