@@ -5,6 +5,7 @@
 mod auxiliary;
 mod averaging;
 pub mod checkpoint;
+mod crew;
 mod ema;
 mod evaluation;
 mod loader;
@@ -18,6 +19,7 @@ mod trainer;
 
 pub(crate) use auxiliary::Auxiliary;
 pub(crate) use averaging::average_gradients;
+pub use crew::{Crew, TooManyRanks};
 pub use ema::Ema;
 pub use evaluation::evaluate_each;
 pub use loader::{HostBatch, Loader};
