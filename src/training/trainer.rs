@@ -10,7 +10,7 @@ use harvest_models::{Classifier, ClassifierConfig, ConfigError};
 use super::checkpoint::{CheckpointError, Checkpoints};
 use super::crew::{Asked, Crew, Undecided};
 use super::evaluation::{logits, scores};
-use super::loader::Loader;
+use super::loader::{Intake, Loader};
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
 use super::scope::{self, ScopeError};
 use super::session::{Scalars, Session};
@@ -190,9 +190,10 @@ impl Job<'_> {
             labels: self.labels,
             views: &self.config.views,
             seed: training.seed,
-            labelled: (labelled, batch),
+            labelled: Intake::of(&self.crew, labelled, batch),
             wanted,
-            unlabelled: unlabelled.map(|sampler| (sampler, batch * training.unlabelled_ratio as usize)),
+            unlabelled: unlabelled
+                .map(|sampler| Intake::of(&self.crew, sampler, batch * training.unlabelled_ratio as usize)),
         })
     }
 
