@@ -75,6 +75,9 @@ enum Verb {
     Bench(bench::Bench),
 }
 
+/// For an end that is to be followed by another start; the same as of a rank that has lost another.
+const COME_BACK: u8 = harvest_collectives::EXIT_LOST as u8;
+
 /// Runs the program; returns 0, 1 for a failure, 2 for a command or configuration that makes no sense, 130 when stopped by a
 /// person, 75 when stopped or lost in order to be started again.
 pub fn run() -> ExitCode {
@@ -118,7 +121,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     use crate::experiment::ExperimentError;
     use crate::training::TrainError;
     if error.is::<context::ComeBack>() {
-        return ExitCode::from(harvest_collectives::EXIT_LOST);
+        return ExitCode::from(COME_BACK);
     }
     for cause in error.chain() {
         // What is wrong with a member of self-training is what is wrong.
@@ -167,9 +170,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// The code of a training that has come to its end early but orderly.
 fn interrupted(error: &crate::training::TrainError) -> Option<ExitCode> {
     match error {
-        crate::training::TrainError::Interrupted { come_back: true, .. } => {
-            Some(ExitCode::from(harvest_collectives::EXIT_LOST))
-        }
+        crate::training::TrainError::Interrupted { come_back: true, .. } => Some(ExitCode::from(COME_BACK)),
         crate::training::TrainError::Interrupted { .. } => Some(ExitCode::from(130)),
         _ => None,
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ExperimentError;
-use crate::training::{Crew, TooManyRanks, Undecided, decide, done};
+use crate::training::{Crew, TooManyRanks, TrainError, Undecided, decide};
 
 /// The ranks that work on an experiment, seen from one of them.
 #[derive(Debug, Clone)]
@@ -116,20 +116,28 @@ impl Team {
         work()
     }
 
-    /// The end of this rank's work, good or bad. A good one waits until every rank is there, for none may end while others
-    /// still need it; of a bad one the others are told.
-    pub fn end<T, E: Into<anyhow::Error>>(&self, result: Result<T, E>) -> Result<T, anyhow::Error> {
-        let result = result.map_err(Into::into);
-        match (&result, &self.joined) {
-            (Ok(_), _) => done(self.communicator.as_ref(), self.communicator.barrier()),
-            (Err(error), Some(joined)) => joined.fail(&crate::errors::chain(error.as_ref())),
-            (Err(_), None) => {}
-        }
-        if let Some(joined) = &self.joined {
-            joined.leave();
+    /// The end of this rank's work. A good one, and one that all ranks were asked for, waits until every rank is there, for none
+    /// may end while others still need it. Otherwise the others are told that this rank has failed.
+    pub fn end<T>(&self, result: Result<T, anyhow::Error>) -> Result<T, anyhow::Error> {
+        let orderly = result.as_ref().err().is_none_or(|error| error.chain().any(is_asked_for));
+        match (&self.joined, orderly) {
+            (Some(joined), true) => joined.leave(),
+            (Some(joined), false) => {
+                joined.fail(&result.as_ref().err().map_or_else(String::new, |error| format!("{error:#}")));
+            }
+            (None, _) => {}
         }
         result
     }
+}
+
+/// Whether an error is an end that was asked for.
+fn is_asked_for(error: &(dyn std::error::Error + 'static)) -> bool {
+    let train = match error.downcast_ref() {
+        Some(ExperimentError::Train(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    matches!(train, Some(TrainError::Interrupted { .. }))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 
-use harvest_collectives::{CollectiveError, Communicator, Pending, Solo, Team};
+use harvest_collectives::{CollectiveError, Communicator, Paused, Pending, Solo, Team};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -85,12 +85,9 @@ impl Crew {
         }
     }
 
-    /// Tells the others that steps will take their time from now on, as evaluation and checkpoints do, until the next
-    /// [`Self::progress`].
-    pub fn pause(&self) {
-        if let Some(team) = &self.watch {
-            team.pause();
-        }
+    /// Until what comes back is dropped, standing still is no sign of being lost: an evaluation takes as long as it takes.
+    pub fn pause(&self) -> Option<Paused<'_>> {
+        self.watch.as_ref().map(|team| team.pause())
     }
 
     /// Which rank this is.
@@ -140,21 +137,8 @@ impl Crew {
     }
 
     /// The values of all ranks, in the order of ranks. Their lengths may differ.
-    pub fn gather(&self, values: Vec<f32>) -> Vec<Vec<f32>> {
+    pub fn all(&self, values: Vec<f32>) -> Vec<Vec<f32>> {
         done(self.communicator.as_ref(), self.communicator.all_gather(values))
-    }
-
-    /// The means of `values`, which every rank has taken over its own rows, over the rows of all ranks.
-    pub fn mean(&self, values: Vec<f32>) -> Vec<f32> {
-        if self.world_size() == 1 {
-            return values;
-        }
-        let mut means = vec![0.0; values.len()];
-        for (rank, values) in self.gather(values).iter().enumerate() {
-            let share = self.rows_of(rank).len() as f32 / self.batch as f32;
-            means.iter_mut().zip(values).for_each(|(mean, value)| *mean += share * value);
-        }
-        means
     }
 
     /// This rank's part of `count` equal pieces of work: what comes before other ranks' parts, and after.

@@ -217,7 +217,7 @@ impl Job<'_> {
         }
         let part = &indices[self.crew.part(indices.len())];
         let own = logits(network, self.cache, part, &self.config.views.normalisation);
-        let all = self.crew.gather(own).concat();
+        let all = self.crew.all(own).concat();
         Some((scores(&all, indices, self.labels, self.model.classes()), all))
     }
 
@@ -294,10 +294,11 @@ pub fn train(
             let due = |every: u32| done.is_multiple_of(u64::from(every)) || finished;
             let mut is_best = false;
             let evaluate = due(training.evaluate_every) && !job.split.evaluation.is_empty();
-            if evaluate || asked.stop || due(training.checkpoint_every) {
-                crew.pause();
+            let pause = evaluate || asked.stop || due(training.checkpoint_every);
+            let _paused = pause.then(|| {
                 session.settle();
-            }
+                crew.pause()
+            });
             if evaluate {
                 logs.flush_pending(progress, saved)?;
                 let scores = job.scores(session.predictor(), &job.split.evaluation);
@@ -335,7 +336,7 @@ pub fn train(
         }
         Ok(())
     })?;
-    crew.pause();
+    let _paused = crew.pause();
     let kept = checkpoints.read(&crew.decide(|| checkpoints.best_name(&kind))?, &kind)?;
     let mut network = job.model.blank(&job.device)?;
     let tuning = scope::added(training);
@@ -425,7 +426,7 @@ impl<'a> Logs<'a> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let names: Vec<&'static str> = pending.scalars.iter().map(|(name, _)| *name).collect();
         let values = Tensor::cat(pending.scalars.into_iter().map(|(_, value)| value).collect(), 0);
-        let values = self.crew.mean(values.into_data().iter::<f32>().collect());
+        let values = self.crew.mean(&values.into_data().iter::<f32>().collect::<Vec<_>>());
         if let Some(&loss) = values.first().filter(|loss| !loss.is_finite()) {
             let part = names.iter().zip(&values).skip(1).find(|(_, value)| !value.is_finite());
             let part = part.map(|(name, _)| *name);

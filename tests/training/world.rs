@@ -147,6 +147,7 @@ impl World {
             split: &self.split,
             device: Device::flex(),
             crew: Crew::alone(recipe.config.training.batch as usize),
+            come_back: None,
         }
     }
 
