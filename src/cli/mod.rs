@@ -11,6 +11,7 @@ mod export;
 mod init;
 mod label;
 mod labels;
+mod launch;
 mod predict;
 mod probe;
 mod sample;
@@ -49,6 +50,8 @@ enum Verb {
     Label(label::LabelVerb),
     /// Train a classifier on few labels and all images.
     Train(train::Train),
+    /// Hand a training in as a job of Slurm.
+    Launch(launch::Launch),
     /// Compare algorithms over labels per class and seeds; tables and figures of all runs.
     Sweep(sweep::SweepVerb),
     /// Show how good a finished run's model is.
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Verb::Sample(verb) => verb.run(),
         Verb::Label(verb) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Launch(verb) => verb.run(),
         Verb::Sweep(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Predict(verb) => verb.run(),
@@ -100,8 +104,11 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
-            exit_code(&error)
+            let message = message(&error);
+            eprintln!("error: {message}");
+            let code = exit_code(&error);
+            crate::jobs::note_failure(code, &message);
+            ExitCode::from(code)
         }
     }
 }
@@ -111,7 +118,7 @@ fn message(error: &anyhow::Error) -> String {
     crate::experiment::chain(error.as_ref())
 }
 
-fn exit_code(error: &anyhow::Error) -> ExitCode {
+fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::clustering::{ClusterError, LearnError};
     use crate::device::DeviceError;
     use crate::experiment::ExperimentError;
@@ -123,7 +130,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             _ => cause,
         };
         if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
-            return ExitCode::from(130);
+            return 130;
         }
         let usage = cause.is::<ConfigError>()
             || cause.is::<context::Usage>()
@@ -131,25 +138,25 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<harvest_models::ConfigError>()
             || matches!(cause.downcast_ref(), Some(ExperimentError::NoRoot));
         if usage {
-            return ExitCode::from(2);
+            return 2;
         }
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
-            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
+            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return 130,
             Some(ExperimentError::Cluster(LearnError::Cluster(ClusterError::Interrupted))) => {
-                return ExitCode::from(130);
+                return 130;
             }
-            Some(ExperimentError::HowManyClusters) => return ExitCode::from(2),
+            Some(ExperimentError::HowManyClusters) => return 2,
             Some(
                 ExperimentError::Device(_)
                 | ExperimentError::Model(_)
                 | ExperimentError::Scope(_)
                 | ExperimentError::Config(_),
             ) => {
-                return ExitCode::from(2);
+                return 2;
             }
             _ => {}
         }
     }
-    ExitCode::FAILURE
+    1
 }
