@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::jobs;
 
 /// Label a few images of each class; get a classifier trained on all of them.
 #[derive(Parser)]
@@ -107,8 +108,11 @@ pub fn run() -> ExitCode {
             let message = message(&error);
             eprintln!("error: {message}");
             let code = exit_code(&error);
-            crate::jobs::note_failure(code, &message);
-            ExitCode::from(code)
+            // Another start would meet the same, unless this one was stopped in order to go on.
+            if ![jobs::COME_BACK, 130].map(ExitCode::from).contains(&code) {
+                jobs::note_failure(&message);
+            }
+            code
         }
     }
 }
@@ -118,7 +122,7 @@ fn message(error: &anyhow::Error) -> String {
     crate::experiment::chain(error.as_ref())
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
+fn exit_code(error: &anyhow::Error) -> ExitCode {
     use crate::clustering::{ClusterError, LearnError};
     use crate::device::DeviceError;
     use crate::experiment::ExperimentError;
@@ -130,7 +134,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             _ => cause,
         };
         if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
-            return 130;
+            return ExitCode::from(130);
         }
         let usage = cause.is::<ConfigError>()
             || cause.is::<context::Usage>()
@@ -138,25 +142,25 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<harvest_models::ConfigError>()
             || matches!(cause.downcast_ref(), Some(ExperimentError::NoRoot));
         if usage {
-            return 2;
+            return ExitCode::from(2);
         }
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
-            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return 130,
+            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
             Some(ExperimentError::Cluster(LearnError::Cluster(ClusterError::Interrupted))) => {
-                return 130;
+                return ExitCode::from(130);
             }
-            Some(ExperimentError::HowManyClusters) => return 2,
+            Some(ExperimentError::HowManyClusters) => return ExitCode::from(2),
             Some(
                 ExperimentError::Device(_)
                 | ExperimentError::Model(_)
                 | ExperimentError::Scope(_)
                 | ExperimentError::Config(_),
             ) => {
-                return 2;
+                return ExitCode::from(2);
             }
             _ => {}
         }
     }
-    1
+    ExitCode::FAILURE
 }

@@ -1,21 +1,18 @@
 //! Words that the shell and Slurm take as they are meant.
 
-use std::fmt::Write as _;
-
 /// `word` as one word of a shell.
 pub fn shell(word: &str) -> String {
     if is_plain(word) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// `value` in a line `#SBATCH --option=value`, which Slurm splits at spaces unless they are escaped; quotes and `#` mean
-/// something there too.
+/// `value` in a line `#SBATCH --option=value`. Slurm splits it at spaces and ends it at `#`, but not between double quotes,
+/// where `\"` and `\\` stand for themselves; a backslash before a space does not help.
 pub fn directive(value: &str) -> String {
-    value.chars().fold(String::with_capacity(value.len()), |mut escaped, c| {
-        let plain = c.is_alphanumeric() || "_-./:=,+@%".contains(c);
-        // Writing to a string cannot fail.
-        let _ = if plain { write!(escaped, "{c}") } else { write!(escaped, "\\{c}") };
-        escaped
-    })
+    if is_plain(value) {
+        value.to_owned()
+    } else {
+        format!("\"{}\"", value.replace('\\', r"\\").replace('"', r#"\""#))
+    }
 }
 
 /// A path in `--output`, where `%j` and its like are replaced.
@@ -64,7 +61,7 @@ mod tests {
     #[test]
     fn directives_escape_what_slurm_would_read() {
         assert_eq!(directive("/data/runs-1"), "/data/runs-1");
-        assert_eq!(directive(r#"a b"c'd#e\f"#), r#"a\ b\"c\'d\#e\\f"#);
-        assert_eq!(output_path("/50 %j"), r"/50\ %%j");
+        assert_eq!(directive(r#"a b"c'd#e\f"#), r##""a b\"c'd#e\\f""##);
+        assert_eq!(output_path("/50 %j"), r#""/50 %%j""#);
     }
 }

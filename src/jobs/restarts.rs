@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::COME_BACK;
 use crate::files::{WriteError, atomic_write};
 
 /// Starts at the same step after which the next one is refused.
@@ -81,17 +80,13 @@ pub fn restart_count() -> u32 {
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Tells the job's script, if this runs in one, that this rank ended with `code` for a reason that another start would meet
-/// again. The code alone does not tell: Slurm ends the other ranks at once, and what the script sees is the highest code.
-pub fn note_failure(code: u8, reason: &str) {
-    // 128 and more: signals, and 130 for a person's Ctrl-C.
-    if code == 0 || code == COME_BACK || code >= 128 {
-        return;
-    }
+/// Tells the job's script, if this runs in one, that this rank failed for a reason that another start would meet again. Its
+/// exit code alone does not tell: Slurm ends the other ranks at once, and the script sees the highest code of all.
+pub fn note_failure(reason: &str) {
     if let Some(path) = std::env::var_os(FAILED_VARIABLE) {
         let rank = std::env::var("SLURM_PROCID").unwrap_or_else(|_| "?".into());
         // Ranks write the same file, the last one wins; if none can, the number of restarts is still limited.
-        let _ = fs::write(path, format!("rank {rank} ended with code {code}: {reason}\n"));
+        let _ = fs::write(path, format!("rank {rank}: {reason}\n"));
     }
 }
 

@@ -208,8 +208,8 @@ scontrol requeue "$SLURM_JOB_ID" || stop "Slurm does not start it again; to go o
         plan.account = Some("bio".into());
         let script = plan.script().expect("it can be written");
         for wanted in [
-            r##"#SBATCH --job-name=the\ moth\'s\ \"job\"\ \#1"##,
-            r"#SBATCH --output=/my\ data/50\ %%j/output.txt",
+            r##"#SBATCH --job-name="the moth's \"job\" #1""##,
+            r##"#SBATCH --output="/my data/50 %%j/output.txt""##,
             "#SBATCH --ntasks-per-node=4\n",
             "#SBATCH --gpus-per-node=4\n",
             "#SBATCH --time=1-12:00:00\n",
