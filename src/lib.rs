@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
-//!     → metrics, device, random, bounds, files
+//!     → metrics, device, random, bounds, errors, files
 //! ```
 //!
 //! Beside them stand the crates `harvest-models` (networks) and `harvest-kernels` (fused operations).
@@ -19,6 +19,7 @@ pub mod config;
 pub mod data;
 pub mod demo;
 pub mod device;
+pub mod errors;
 pub mod experiment;
 pub mod files;
 pub mod inference;

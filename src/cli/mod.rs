@@ -16,6 +16,7 @@ mod predict;
 mod probe;
 mod sample;
 mod scan;
+mod signals;
 mod sweep;
 mod train;
 mod weights;
@@ -78,8 +79,8 @@ enum Verb {
     Bench(bench::Bench),
 }
 
-/// Runs the program; returns 0, 1 for a failure, 2 for a command or configuration that makes no sense, 130 when
-/// stopped by a signal.
+/// Runs the program; returns 0, 1 for a failure, 2 for a command or configuration that makes no sense, 130 when stopped by a
+/// person, 75 when stopped or lost in order to be started again.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.verb {
@@ -127,14 +128,19 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     use crate::device::DeviceError;
     use crate::experiment::ExperimentError;
     use crate::training::TrainError;
+    if error.is::<context::ComeBack>() {
+        return ExitCode::from(harvest_collectives::EXIT_LOST);
+    }
     for cause in error.chain() {
         // What is wrong with a member of self-training is what is wrong.
         let cause: &(dyn std::error::Error + 'static) = match cause.downcast_ref() {
             Some(ExperimentError::Member { source, .. }) => source.as_ref(),
             _ => cause,
         };
-        if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
-            return ExitCode::from(130);
+        if let Some(error) = cause.downcast_ref::<TrainError>()
+            && let Some(code) = interrupted(error)
+        {
+            return code;
         }
         let usage = cause.is::<ConfigError>()
             || cause.is::<context::Usage>()
@@ -146,7 +152,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
-            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
+            Some(ExperimentError::Train(error)) => {
+                if let Some(code) = interrupted(error) {
+                    return code;
+                }
+            }
             Some(ExperimentError::Cluster(LearnError::Cluster(ClusterError::Interrupted))) => {
                 return ExitCode::from(130);
             }
@@ -163,4 +173,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
     }
     ExitCode::FAILURE
+}
+
+/// The code of a training that has come to its end early but orderly.
+fn interrupted(error: &crate::training::TrainError) -> Option<ExitCode> {
+    match error {
+        crate::training::TrainError::Interrupted { come_back: true, .. } => {
+            Some(ExitCode::from(harvest_collectives::EXIT_LOST))
+        }
+        crate::training::TrainError::Interrupted { .. } => Some(ExitCode::from(130)),
+        _ => None,
+    }
 }

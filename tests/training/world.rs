@@ -164,7 +164,7 @@ impl World {
     pub fn train_until(&self, step: u64, recipe: &Recipe, folder: &Path) {
         for done in 1..=step {
             match self.train_a_step(recipe, folder) {
-                Err(TrainError::Interrupted { step }) => assert_eq!(step, done),
+                Err(TrainError::Interrupted { step, .. }) => assert_eq!(step, done),
                 Err(error) => panic!("step {done}: {}", chain(&error)),
                 Ok(_) => panic!("the run ended after {done} steps"),
             }
