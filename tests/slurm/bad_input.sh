@@ -60,8 +60,14 @@ master_port() {
     ln -s "$work/other-photos" "$work/data-1"
     check bad-data 45 by_srun bad-data 'differs|ranks differ in' pmix \
         sh -c '"$@" --data "$0-$SLURM_PROCID"' "$work/data" "${bad_train[@]}"
+    # The same name, other images: each rank stands in a folder of its own.
+    mkdir "$work/node-0" "$work/node-1"
+    ln -s "$work/photos" "$work/node-0/photos"
+    ln -s "$work/other-photos" "$work/node-1/photos"
+    check bad-content 45 by_srun bad-content 'ranks differ in images' pmix \
+        sh -c 'cd "$0-$SLURM_PROCID" && "$@" --data /proc/self/cwd/photos' "$work/node" "${bad_train[@]}"
     check bad-config 45 by_srun bad-config 'differs|ranks differ in' pmix \
-        sh -c '"$@" --set training.lr=0.00$SLURM_PROCID' sh "${bad_train[@]}" --data "$work/photos"
+        sh -c '"$@" --set training.lr=0.01$SLURM_PROCID' sh "${bad_train[@]}" --data "$work/photos"
 }
 check bad-rank 30 by_hand bad-rank '`RANK=2` must be below `WORLD_SIZE=2`' 'RANK=2 WORLD_SIZE=2'
 check bad-size 45 by_hand bad-size 'ranks disagree on their number' 'RANK=0 WORLD_SIZE=2' 'RANK=1 WORLD_SIZE=3'

@@ -1,12 +1,13 @@
 # Jobs end as an undisturbed one does, whatever happens to them on the way. Part of scripts/slurm-check.
 
-# launch NAME NODES: the one run of NAME, as a job; sets $job, $output.
+# launch NAME NODES ARGUMENTS...: the one run of NAME, as a job; sets $job, $output.
 launch() {
-    local folder=$work/$1 start
+    local folder=$work/$1 nodes=$2 start
+    shift 2
     start=$(find "$folder" -maxdepth 1 -name 'job*' | wc -l)
     output=$folder/job$start/output.txt
-    "$harvest" launch --nodes "$2" --time 10 --folder "$folder/job$start" -- train --quiet --config "$recipe" \
-        --data "$work/photos" --device cpu --set run.folder="$folder/runs" | tee "$work/launched"
+    "$harvest" launch --nodes "$nodes" --time 10 --folder "$folder/job$start" -- train --quiet --config "$recipe" \
+        --data "$work/photos" --device cpu --set run.folder="$folder/runs" "$@" | tee "$work/launched"
     job=$(sed -n 's/^job \([0-9]*\):.*/\1/p' "$work/launched")
 }
 
@@ -69,7 +70,9 @@ undisturbed() {
     as_undisturbed undisturbed
 }
 # The others are compared with it.
-wanted undisturbed || ((${#only[@]} == 0)) || only+=(undisturbed)
+for name in preempted cancelled killed hung other-numbers; do
+    wanted undisturbed || ! wanted "$name" || only+=(undisturbed)
+done
 check undisturbed 60 undisturbed
 
 preempted() {
@@ -144,20 +147,21 @@ other_numbers() {
 }
 check other-numbers 130 other_numbers
 
-# A rank that is killed again and again at the same step.
+# A rank that is killed again and again before anything is saved. The run's folder lists the steps of its starts.
 no_progress() {
-    local start
-    launch no-progress 4
-    for start in 0 1 2; do
-        until_true 40 "start $start" grep --quiet "restart $start," "$output"
-        until_true 20 'rank 3' pid_of "$job" 3
-        # Before the first checkpoint.
-        sleep 0.5
+    local zeros=
+    launch no-progress 4 --set training.checkpoint_every=1000
+    for zeros in 0 0,0 0,0,0; do
+        until_true 40 "starts at $zeros" grep --quiet --fixed-strings "[$zeros]" "$work"/no-progress/runs/*/starts.json
+        until_true 10 'rank 3' pid_of "$job" 3 >/dev/null
         kill -KILL "$(pid_of "$job" 3)"
+        until_true 20 "the end of start $zeros" ended_times "$output" "${zeros//[^0]/}"
     done
     ends_as "$job" FAILED
     expect 'started 3 times at step 0 and never got beyond it' "$output"
     expect 'failed, not started again' "$output"
     tail -n 1 "$output"
 }
+# As many ends as there are characters in $2.
+ended_times() { (($(grep --count 'ended with code' "$1") >= ${#2})); }
 check no-progress 90 no_progress

@@ -10,10 +10,10 @@ trained() {
         --set training.checkpoint_every=50 --set run.folder="$runs" "$@"
 }
 
-# equal TOLERANCE ARGUMENTS...
+# equal NAME TOLERANCE ARGUMENTS...
 equal() {
-    local tolerance=$1 name=equal-$BASHPID ranks
-    shift
+    local name=$1 tolerance=$2 ranks
+    shift 2
     for ranks in 1 2 4; do
         trained "$name-$ranks" "$ranks" "$@"
     done
@@ -24,5 +24,5 @@ equal() {
 
 # Sums are taken in another order, and 50 steps carry that on; SGD, since AdamW's first steps divide rounding by rounding.
 sgd=(--set training.optimizer=sgd --set training.lr=0.02)
-check equality-resnet 90 equal 1e-4 "${sgd[@]}" --set distribution.sync_batch_norm=true
-check equality-vit 90 equal 1e-4 "${sgd[@]}" --model vit_tiny_patch2_32 --set model.image_size=16 --set training.batch=4
+check equality-resnet 90 equal resnet 1e-4 "${sgd[@]}" --set distribution.sync_batch_norm=true
+check equality-vit 90 equal vit 1e-4 "${sgd[@]}" --model vit_tiny_patch2_32 --set model.image_size=16 --set training.batch=4
