@@ -3,7 +3,7 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → config → algorithms → data → augment
+//! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
 //!     → metrics, device, random, bounds, errors, files
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod errors;
 pub mod experiment;
 pub mod files;
 pub mod inference;
+pub mod jobs;
 pub mod metrics;
 pub mod probe;
 pub mod project;

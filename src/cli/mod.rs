@@ -11,6 +11,7 @@ mod export;
 mod init;
 mod label;
 mod labels;
+mod launch;
 mod predict;
 mod probe;
 mod sample;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::jobs;
 
 /// Label a few images of each class; get a classifier trained on all of them.
 #[derive(Parser)]
@@ -50,6 +52,8 @@ enum Verb {
     Label(label::LabelVerb),
     /// Train a classifier on few labels and all images.
     Train(train::Train),
+    /// Hand a training in as a job of Slurm.
+    Launch(launch::Launch),
     /// Compare algorithms over labels per class and seeds; tables and figures of all runs.
     Sweep(sweep::SweepVerb),
     /// Show how good a finished run's model is.
@@ -90,6 +94,7 @@ pub fn run() -> ExitCode {
         Verb::Sample(verb) => verb.run(),
         Verb::Label(verb) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Launch(verb) => verb.run(),
         Verb::Sweep(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Predict(verb) => verb.run(),
@@ -104,8 +109,14 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
-            exit_code(&error)
+            let message = message(&error);
+            eprintln!("error: {message}");
+            let code = exit_code(&error);
+            // Another start would meet the same, unless this one was stopped in order to go on.
+            if ![jobs::COME_BACK, 130].map(ExitCode::from).contains(&code) {
+                jobs::note_failure(&message);
+            }
+            code
         }
     }
 }

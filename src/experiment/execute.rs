@@ -19,12 +19,14 @@ use crate::data::{FIT_FILTER, Split};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
 use crate::inference::{Bundle, CARD, Confidence, Preprocessing, Reliable};
+use crate::jobs;
 use crate::metrics::Scores;
 use crate::project::{Input, Run, RunError, RunPlan, RunState};
 use crate::report::{
     ConfigurationRow, MemberRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg,
     standard_charts,
 };
+use crate::training::checkpoint::Checkpoints;
 use crate::training::{Job, Outcome, Setup, TrainError, train};
 use crate::weights;
 
@@ -135,7 +137,7 @@ impl Experiment<'_> {
         };
         let mut run = Run::open(&run)?;
         self.team.decide(|| run.begin(&self.described(), arguments))?;
-        let trained = self.trained(&run, progress, stop);
+        let trained = self.get_on(&run).and_then(|()| self.trained(&run, progress, stop));
         // What is left to do is to write, which one rank does.
         let result = trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained)));
         if self.team.is_first() {
@@ -146,6 +148,15 @@ impl Experiment<'_> {
             }
         }
         result.map(|finished| Finished { folder: run.dir().to_owned(), ..finished })
+    }
+
+    /// Refuses to start a job again that gets no further.
+    fn get_on(&self, run: &Run) -> Result<(), ExperimentError> {
+        self.team.decide(|| {
+            let step = Checkpoints::written_elsewhere(&run.path("checkpoints")).newest_step();
+            let step = step.map_err(TrainError::from)?;
+            Ok::<_, ExperimentError>(jobs::note_start(run.dir(), jobs::restart_count(), step)?)
+        })
     }
 
     /// The folder of an unfinished run of the same.

@@ -151,6 +151,9 @@ pub enum ExperimentError {
     /// The ranks do not fit the batch.
     #[error(transparent)]
     Ranks(#[from] crate::training::TooManyRanks),
+    /// A job that was started again and again, and got no further.
+    #[error(transparent)]
+    NoProgress(#[from] crate::jobs::NoProgress),
     /// Ranks look at different images, or do different things.
     #[error(transparent)]
     Disagreement(#[from] harvest_collectives::Disagreement),

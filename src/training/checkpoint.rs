@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::files::{WriteError, atomic_write, publish_folder};
 
 const STATE: &str = "state.json";
+/// How the folders' names begin.
+const FOLDER: &str = "step-";
 
 /// What is known beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,6 +202,19 @@ impl Checkpoints {
         }
     }
 
+    /// Steps done at the newest checkpoint, 0 without any.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn newest_step(&self) -> Result<u64, CheckpointError> {
+        let Some(name) = self.newest()? else { return Ok(0) };
+        let step = name.strip_prefix(FOLDER).and_then(|step| step.parse().ok());
+        step.ok_or_else(|| CheckpointError::Damaged {
+            path: self.folder.join("last"),
+            reason: format!("`{name}` is no name of a checkpoint"),
+        })
+    }
+
     /// The name of the checkpoint with the best evaluation; without evaluations, of the newest.
     ///
     /// # Errors
@@ -237,7 +252,7 @@ impl Checkpoints {
 }
 
 fn folder_name(step: u64) -> String {
-    format!("step-{step:09}")
+    format!("{FOLDER}{step:09}")
 }
 
 /// What the operating system said is told apart: a full disk has its own advice.
