@@ -302,17 +302,17 @@ pub(crate) fn visit(place: &Place, own: &Hello, limit: Duration) -> Result<Met, 
             }
             Knock::Failed(reason) => reason,
         };
-        if start.elapsed() + pause >= limit {
+        if start.elapsed() >= limit {
             return Err(MeetError::Unreachable {
                 rank: own.rank,
                 own_host: own.passport.host.clone(),
                 host: place.hosts.join(", "),
                 port: place.port,
-                seconds: start.elapsed().as_secs(),
+                seconds: start.elapsed().as_secs_f64().ceil() as u64,
                 reason,
             });
         }
-        thread::sleep(pause);
+        thread::sleep(pause.min(limit.saturating_sub(start.elapsed())));
         pause = (pause * 2).min(Duration::from_millis(500));
     }
 }
@@ -362,11 +362,16 @@ fn introduce(mut link: Link, own: &Hello, limit: Duration, address: SocketAddr) 
     let mut deadline = Instant::now() + ANSWER.min(limit);
     loop {
         let arrived = link.receive();
-        for message in arrived.messages {
+        let mut messages = arrived.messages.into_iter();
+        while let Some(message) = messages.next() {
             match message {
                 // Its clock runs from its own start; a little more for the answer's way.
                 Message::Seated(left) => deadline = Instant::now() + left + ANSWER,
-                Message::Welcome(table) => return Knock::Met(Met { table, links: Links::Member(link) }),
+                Message::Welcome(table) => {
+                    // Another rank may already be lost.
+                    link.put_back(messages);
+                    return Knock::Met(Met { table, links: Links::Member(link) });
+                }
                 Message::Refused(reason) => return Knock::Refused(reason),
                 Message::Stranger(job) => return Knock::Stranger(job),
                 _ => {}

@@ -294,17 +294,24 @@ impl Team {
     /// Compares a value over all ranks, all of which must call this. It waits for as long as the others live.
     ///
     /// # Errors
-    /// [`Disagreement`] with the values of all, on every rank, if they are not the same.
+    /// [`Disagreement`] with the values of all, on every rank, if they are not the same. The job is then over: ranks no
+    /// longer watch each other, so that each can print it and end.
     pub fn agree(&self, what: &str, own: &str) -> Result<(), Disagreement> {
-        let values = match self.exchange(what, own) {
+        let disagreement = match self.exchange(what, own) {
             Exchanged::Same(_) => return Ok(()),
-            Exchanged::Each(values) => values,
+            Exchanged::Each(values) => {
+                let hosts = self.table.0.iter().map(|row| row.host.clone());
+                Disagreement { what: what.to_owned(), values: hosts.zip(values).collect() }
+            }
             Exchanged::Mixed(reason) => {
-                return Err(Disagreement { what: format!("{what}: {reason}"), values: Vec::new() });
+                Disagreement { what: format!("{what}: {reason}"), values: Vec::new() }
             }
         };
-        let hosts = self.table.0.iter().map(|row| row.host.clone());
-        Err(Disagreement { what: what.to_owned(), values: hosts.zip(values).collect() })
+        self.has_left.store(true, Relaxed);
+        if let Some(watch) = &self.watch {
+            watch.disband();
+        }
+        Err(disagreement)
     }
 
     fn exchange(&self, what: &str, own: &str) -> Exchanged {
