@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use crate::address;
 use crate::table::RankTable;
 use crate::wire::{Hello, Link, Message, wait};
@@ -118,8 +120,8 @@ pub(crate) fn listen(port: u16, host: &str) -> Result<TcpListener, MeetError> {
 
 /// Rank 0 waits for all others.
 pub(crate) fn host(listener: &TcpListener, own: &Hello, limit: Duration) -> Result<Met, MeetError> {
-    let start = Instant::now();
-    let mut table = Door::new(own, start + limit);
+    let mut table = Door::new(own, Instant::now() + limit);
+    allow_connections(own.world_size);
     // A blocking listener would stop all that follow a guest who hangs up at once.
     listener.set_nonblocking(true).map_err(|error| MeetError::Refused(format!("cannot listen: {error}")))?;
     while !table.is_complete() && Instant::now() < table.deadline {
@@ -137,6 +139,17 @@ pub(crate) fn host(listener: &TcpListener, own: &Hello, limit: Duration) -> Resu
         wait(&files, left.min(Duration::from_millis(500)));
     }
     table.decide(limit)
+}
+
+/// A connection to each rank, where systems allow 1,024 open files unless asked for more.
+fn allow_connections(ranks: usize) {
+    let needed = ranks as u64 + 512;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        limit.current = limit.maximum.map_or(Some(needed), |maximum| Some(needed.min(maximum)));
+        // If this is refused, ranks that cannot be let in are named as missing.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }
 
 /// Who has come so far.

@@ -60,13 +60,26 @@ impl Job {
 }
 
 impl Process {
-    /// Starts without what this test's own environment may say about ranks.
     pub fn start(command: &mut Command) -> Self {
-        for (name, _) in std::env::vars() {
-            if ["SLURM", "OMPI_", "PMI", "HARVEST_"].iter().any(|prefix| name.starts_with(prefix)) {
+        Self::start_with(command, [])
+    }
+
+    /// With variables of a launcher, and without what this test's own environment may say about ranks.
+    pub fn start_with<'a>(
+        command: &mut Command,
+        variables: impl IntoIterator<Item = (String, &'a str)>,
+    ) -> Self {
+        let wanted: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+        for (name, _) in std::env::vars_os() {
+            let is_launchers = |name: &str| {
+                ["SLURM", "OMPI_", "PMI", "HARVEST_", "MPI_"].iter().any(|prefix| name.starts_with(prefix))
+                    || ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"].contains(&name)
+            };
+            if is_launchers(&name.to_string_lossy()) && !wanted.contains(&name) {
                 command.env_remove(name);
             }
         }
+        command.envs(variables);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
