@@ -58,6 +58,7 @@ fn run() -> Result<(), Failure> {
         "train" => data::train(&team, is_stuck)?,
         "sums" => data::check(team.communicator().as_ref())?,
         "overlap" => data::overlap(team.communicator().as_ref())?,
+        "wait" => data::wait_quietly(team.communicator().as_ref())?,
         other => return Err(format!("no such test: {other}").into()),
     }
     team.leave();

@@ -37,6 +37,12 @@ fn operations_end_while_the_caller_does_something_else() {
 }
 
 #[test]
+fn waiting_keeps_no_core_busy() {
+    let ended = mpirun(2, "wait");
+    assert_eq!(ended.code, Some(0), "{}", ended.text);
+}
+
+#[test]
 fn of_ranks_that_wait_for_each_other_the_one_that_hangs_is_named() {
     // All are in the same step; the others have begun one operation more.
     let ended = mpirun_with(3, "train", &[("TEST_STUCK", "1"), ("TEST_LIMIT", "2")]);
