@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use harvest_collectives::{Bucket, CollectiveError, Communicator, HostBucket, Pending, Wire};
+use harvest_collectives::{Bucket, CollectiveError, Communicator, HostBucket, Pending, Team, Wire};
 
 use crate::Failure;
 
@@ -82,6 +82,42 @@ pub fn overlap(ranks: &dyn Communicator) -> Result<(), Failure> {
         let late = start.elapsed();
         println!("rank {}: {wire:?} {alone:?} for one, {late:?} left of four", ranks.rank());
         expect(late < Duration::from_millis(20), &format!("{late:?} were left to do"))?;
+    }
+    Ok(())
+}
+
+/// Waiting for a slow rank leaves the core to others.
+pub fn wait_quietly(ranks: &dyn Communicator) -> Result<(), Failure> {
+    ranks.barrier().wait()?;
+    let before = processor_time()?;
+    if ranks.rank() == 0 {
+        sleep(Duration::from_millis(2000));
+    }
+    summed(ranks.all_reduce_sum(Bucket::Host(HostBucket::new(1000, Wire::F32))))?;
+    let used = processor_time()? - before;
+    println!("rank {}: {used:?} of 2 s", ranks.rank());
+    expect(used < Duration::from_millis(200), &format!("{used:?} were used up by waiting"))
+}
+
+/// Of this process so far, to 10 ms.
+fn processor_time() -> Result<Duration, Failure> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The name before the bracket may have blanks. Fields 14 and 15 are ticks, of which there are 100 a second.
+    let (_, fields) = text.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(10 * ticks))
+}
+
+/// Steps in which each rank waits for all others.
+pub fn train(team: &Team, is_stuck: bool) -> Result<(), Failure> {
+    let mut bucket = HostBucket::new(100_000, Wire::F32);
+    for step in 0.. {
+        team.progress(step);
+        if is_stuck && step == 7 {
+            sleep(Duration::from_secs(60));
+        }
+        sleep(Duration::from_millis(5));
+        bucket = summed(team.communicator().all_reduce_sum(Bucket::Host(bucket)))?;
     }
     Ok(())
 }
