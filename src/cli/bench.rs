@@ -3,8 +3,9 @@
 use clap::Subcommand;
 
 use crate::bench::{
-    AlgorithmsOptions, InputOptions, ManifestOptions, NeighbourOptions, ParityOptions, PictureOptions,
-    SimClrOptions, StepOptions, algorithms, input, manifest, neighbours, parity, pictures, simclr, step,
+    AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InputOptions, ManifestOptions, NeighbourOptions,
+    ParityOptions, PictureOptions, SimClrOptions, StepOptions, algorithms, allreduce_threads,
+    draw_predictions, expected, input, manifest, neighbours, parity, pictures, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -22,6 +23,10 @@ pub enum Bench {
     Manifest(ManifestOptions),
     /// The most similar images of each of very many.
     Neighbours(NeighbourOptions),
+    /// Sums over ranks, of buckets of many sizes. Run it under mpirun or srun, or with --threads.
+    Allreduce(AllReduceOptions),
+    /// Time, speed-up and efficiency to be expected of up to 1,024 devices, with the arithmetic.
+    Predict(ExpectedOptions),
     /// The numbers of a device against those of the CPU.
     Parity(ParityOptions),
     /// Draw images to measure on.
@@ -41,6 +46,8 @@ impl Bench {
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
             Self::Neighbours(options) => println!("{}", serde_json::to_string(&neighbours(&options)?)?),
+            Self::Allreduce(options) => allreduce(&options)?,
+            Self::Predict(options) => predict(&options)?,
             Self::Pictures(options) => pictures(&options)?,
             Self::Parity(options) => {
                 let report = parity(&options)?;
@@ -50,4 +57,32 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+fn allreduce(options: &AllReduceOptions) -> anyhow::Result<()> {
+    let found = allreduce_threads(options, options.threads.unwrap_or(1) as usize)?;
+    if options.json {
+        for size in &found.sizes {
+            println!("{}", serde_json::to_string(size)?);
+        }
+    } else {
+        print!("{found}");
+    }
+    anyhow::ensure!(found.wrong() == 0, "{} numbers of the sums are wrong", found.wrong());
+    Ok(())
+}
+
+fn predict(options: &ExpectedOptions) -> anyhow::Result<()> {
+    let report = expected(options)?;
+    if options.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    if let Some(folder) = &options.out {
+        for name in draw_predictions(folder, options.speed)? {
+            eprintln!("{}", folder.join(name).display());
+        }
+    }
+    Ok(())
 }
