@@ -7,11 +7,12 @@ use harvest_models::ClassifierConfig;
 use serde::Serialize;
 
 use super::cost::{
-    Calibration, CalibrationError, Device, LeftOut, Network, Plan, Prediction, Scaling, Speed, Workload,
-    a100, arithmetic, ascend, calibrate, predict, read_lines, sensitivity,
+    Calibration, CalibrationError, Device, LeftOut, Network, Plan, Prediction, Speed, Workload, a100,
+    arithmetic, ascend, calibrate, predict, read_lines, sensitivity,
 };
 use super::figures::RANKS;
 use super::{BenchError, median, parse_choice};
+use crate::config::Scaling;
 
 /// What to predict.
 #[derive(Debug, Clone, PartialEq, clap::Args)]

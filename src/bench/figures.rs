@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::cost::{
-    Device, Network, Plan, Prediction, Published, Scaling, Speed, StepProfile, a100, ascend, predict,
-    published,
+    Device, Network, Plan, Prediction, Published, Speed, StepProfile, a100, ascend, predict, published,
 };
+use crate::config::Scaling;
 use crate::files::{WriteError, atomic_write};
 use crate::report::{ScalingChart, ScalingSeries};
 

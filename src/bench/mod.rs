@@ -2,6 +2,7 @@
 //!
 //! - [`step()`]: a whole training step, as the trainer does it;
 //! - [`algorithms()`]: the same with each algorithm, and how much of it is the algorithm's own arithmetic;
+//! - [`scaling()`]: a training step on several ranks;
 //! - [`allreduce()`]: sums over ranks, of many sizes;
 //! - [`expected()`]: what is to be expected of many ranks, by the model in [`cost`];
 //! - [`simclr()`]: a step of pretraining without labels;
@@ -20,11 +21,13 @@ pub mod cost;
 mod expected;
 mod figures;
 mod input;
+mod launch;
 mod manifest;
 mod neighbours;
 mod parity;
 mod pictures;
 mod process;
+mod scaling;
 mod simclr;
 mod step;
 
@@ -36,10 +39,12 @@ pub use allreduce::{
 pub use expected::{ExpectedOptions, ExpectedReport, expected};
 pub use figures::draw_predictions;
 pub use input::{InputOptions, InputReport, input};
+pub use launch::{LaunchError, LaunchOptions, Launched, launch};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
 pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
+pub use scaling::{Ranks, ScalingOptions, ScalingReport, scaling};
 pub use simclr::{SimClrOptions, SimClrReport, simclr};
 pub use step::{StepOptions, StepReport, step};
 
@@ -96,6 +101,21 @@ pub enum BenchError {
     /// Sums over ranks.
     #[error(transparent)]
     AllReduce(#[from] AllReduceError),
+    /// What a launcher said makes no sense.
+    #[error(transparent)]
+    Identity(#[from] harvest_collectives::IdentityError),
+    /// Ranks did not meet.
+    #[error(transparent)]
+    Join(#[from] Box<harvest_collectives::JoinError>),
+    /// A rank would have no image.
+    #[error(transparent)]
+    Ranks(#[from] crate::training::TooManyRanks),
+    /// A setting that makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] crate::bounds::Invalid),
+    /// A launcher that failed.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     /// Lines that a prediction cannot be made from.
     #[error(transparent)]
     Calibration(#[from] cost::CalibrationError),

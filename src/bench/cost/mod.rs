@@ -26,6 +26,6 @@ mod workload;
 pub use ascend::{Published, PublishedTime, Speed, a100, ascend, published, published_flops};
 pub use calibration::{Calibration, CalibrationError, MeasuredStep, MeasuredSum, calibrate, read_lines};
 pub use network::{LeftOut, Link, Network, Sample, Way};
-pub use prediction::{Plan, Prediction, Scaling, arithmetic, predict, sensitivity};
+pub use prediction::{Plan, Prediction, arithmetic, predict, sensitivity};
 pub use step::{Stage, StepProfile, Timeline, slowest_of};
 pub use workload::{Device, Workload};

@@ -1,19 +1,10 @@
 //! Time, speed-up and efficiency on many ranks, and the arithmetic behind one of these numbers.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Device, Network, StepProfile, Workload, slowest_of};
 use crate::bench::significant;
-
-/// What stays the same as ranks are added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scaling {
-    /// The batch of a rank.
-    Weak,
-    /// The batch of all.
-    Strong,
-}
+use crate::config::Scaling;
 
 /// What is run.
 #[derive(Debug, Clone, Copy, PartialEq)]
