@@ -53,7 +53,7 @@ master_port() {
 
 # shellcheck disable=SC2016 # for the ranks' own shells
 {
-    check bad-mpi 45 by_srun bad-mpi 'MPI has 1 ranks where srun started 2|PMI support|last seen at step' none \
+    check bad-mpi 45 by_srun bad-mpi '`srun` was not asked to start MPI programs: start with `srun --mpi=pmix`' none \
         "${bad_train[@]}" --data "$work/photos"
     python3 tests/slurm/subset.py "$photos" "$work/other-photos" 1999 500
     ln -s "$work/photos" "$work/data-0"
