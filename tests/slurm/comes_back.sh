@@ -152,8 +152,7 @@ no_progress() {
     local zeros=
     launch no-progress 4 --set training.checkpoint_every=1000
     for zeros in 0 0,0 0,0,0; do
-        until_true 40 "starts at $zeros" grep --quiet --fixed-strings "[$zeros]" "$work"/no-progress/runs/*/starts.json
-        until_true 10 'rank 3' pid_of "$job" 3 >/dev/null
+        until_true 40 "starts at $zeros" starts_at no-progress "$zeros"
         kill -KILL "$(pid_of "$job" 3)"
         until_true 20 "the end of start $zeros" ended_times "$output" "${zeros//[^0]/}"
     done
@@ -162,6 +161,7 @@ no_progress() {
     expect 'failed, not started again' "$output"
     tail -n 1 "$output"
 }
+starts_at() { grep --quiet --no-messages --fixed-strings "[$2]" "$work/$1"/runs/*/starts.json; }
 # As many ends as there are characters in $2.
 ended_times() { (($(grep --count 'ended with code' "$1") >= ${#2})); }
 check no-progress 90 no_progress
