@@ -30,6 +30,9 @@ pub trait Communicator: Debug + Send + Sync {
     /// Ends this rank and, as far as it can, all others: there is no going on once a collective operation has failed.
     /// `reason` is shown on every rank that can be reached.
     fn abort(&self, reason: &str) -> !;
+
+    /// The last call: what has been begun is ended, and connections close, on all ranks together. Later operations fail.
+    fn finish(&self) {}
 }
 
 /// Numbers that are reduced as one.
