@@ -127,8 +127,8 @@ fn resnet() -> ClassifierConfig {
 impl Course {
     fn new(model: ClassifierConfig, algorithm: AlgorithmName, optimizer: OptimizerName) -> Self {
         let lr = match optimizer {
-            OptimizerName::Sgd => 0.02,
-            OptimizerName::AdamW => 1e-3,
+            OptimizerName::Sgd => 0.005,
+            OptimizerName::AdamW => 2e-4,
         };
         let training = TrainingConfig {
             steps: Some(STEPS as u32),
@@ -149,10 +149,10 @@ impl Course {
     /// With thresholds that some images pass and some do not.
     fn builder(&self) -> Box<dyn AlgorithmBuilder> {
         let mut config = AlgorithmConfig { name: self.algorithm, ..AlgorithmConfig::default() };
-        config.fixmatch.threshold = 0.6;
-        config.flexmatch.threshold = 0.6;
-        config.uda.threshold = 0.5;
-        config.pseudolabel.threshold = 0.5;
+        config.fixmatch.threshold = 0.4;
+        config.flexmatch.threshold = 0.4;
+        config.uda.threshold = 0.4;
+        config.pseudolabel.threshold = 0.4;
         config.freematch.fairness_weight = 0.05;
         if self.algorithm != AlgorithmName::SelfTraining {
             return Box::new(config);
@@ -250,6 +250,9 @@ impl Course {
         let model = apart(&one.start, &one.model, &ranks[0].model).expect("one network");
         let average = apart(&one.start, &one.average, &ranks[0].average).expect("one network");
         assert!(model.relative <= limit && average.relative <= limit, "{what}: {model:?}, {average:?}");
+        let kept: Vec<f32> = one.seen.iter().flat_map(|(mask, _)| mask.clone()).collect();
+        let ratio = kept.iter().sum::<f32>() / kept.len().max(1) as f32;
+        println!("{what}: {:.1e} {} {:.1e} kept {ratio}", model.relative, model.name, average.relative);
         model.relative.max(average.relative)
     }
 }
