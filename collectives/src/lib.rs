@@ -4,6 +4,8 @@
 //! order. They begin in that order and end in the background; [`Pending`] is where the result arrives.
 
 mod communicator;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod solo;
 mod threads;
 

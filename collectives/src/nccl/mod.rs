@@ -1,0 +1,29 @@
+//! NVIDIA's NCCL: sums between GPUs, over NVLink within a machine and InfiniBand or TCP between machines.
+//!
+//! The library is opened when it is first asked for, so that one program serves machines with and without it. It is opened
+//! here and not by `cudarc`, which has bindings too, because `cudarc` looks for `libnccl.so` and for endings that NCCL never
+//! had; what distributions and Python packages install is `libnccl.so.2`. The dozen functions in use have not changed since
+//! NCCL 2.14.
+//!
+//! [`Library`] finds it and makes the id that ranks meet by; with the feature `cuda` there is [`Nccl`], the communicator.
+
+mod comm;
+mod error;
+mod library;
+mod sys;
+
+#[cfg(feature = "cuda")]
+mod communicator;
+#[cfg(feature = "cuda")]
+mod device_bucket;
+#[cfg(feature = "cuda")]
+mod worker;
+
+pub use comm::Comm;
+#[cfg(feature = "cuda")]
+pub use communicator::{Nccl, NcclOptions};
+#[cfg(feature = "cuda")]
+pub use device_bucket::DeviceBucket;
+pub use error::NcclError;
+pub use library::{Library, UniqueId, Version};
+pub use sys::DataType;
