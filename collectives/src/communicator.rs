@@ -38,6 +38,26 @@ pub trait Communicator: Debug + Send + Sync {
 pub enum Bucket {
     /// In the memory of the host.
     Host(HostBucket),
+    /// In the memory of a GPU.
+    #[cfg(feature = "cuda")]
+    Device(Box<crate::nccl::DeviceBucket>),
+}
+
+impl Bucket {
+    /// The bucket, for a communicator that sums in the memory of the host.
+    ///
+    /// # Errors
+    /// If it lies elsewhere.
+    pub fn on_the_host(self) -> Result<HostBucket, CollectiveError> {
+        match self {
+            Self::Host(bucket) => Ok(bucket),
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => {
+                let reason = "only NCCL sums buckets in the memory of a GPU".to_owned();
+                Err(CollectiveError::Library { library: "this communicator", reason })
+            }
+        }
+    }
 }
 
 /// A bucket in the memory of the host; both buffers live as long as the run.

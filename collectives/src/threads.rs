@@ -122,7 +122,7 @@ impl Communicator for Threads {
 
     fn all_reduce_sum(&self, bucket: Bucket) -> Pending<Bucket> {
         self.order(move |links| {
-            let Bucket::Host(mut host) = bucket;
+            let mut host = bucket.on_the_host()?;
             let parts = links.exchange("all_reduce_sum", to_bytes(&host.local))?;
             host.sum.clear();
             host.sum.resize(host.local.len(), 0.0);
@@ -186,7 +186,7 @@ mod tests {
             let rows = rank.all_gather(vec![number; rank.rank()]);
             let said = rank.broadcast(vec![rank.rank() as u8], 2);
             let barrier = rank.barrier();
-            let Bucket::Host(sum) = sum.wait().expect("summed");
+            let sum = sum.wait().and_then(Bucket::on_the_host).expect("summed");
             barrier.wait().expect("all are there");
             (sum.sum, rows.wait().expect("gathered"), said.wait().expect("said"))
         });

@@ -183,11 +183,12 @@ impl Comm {
         self.settle("ncclBroadcast", code)
     }
 
-    /// Ends it together with the other ranks; they all call this.
+    /// Ends it together with the other ranks; they all call this, and have half a minute for it.
     ///
     /// # Errors
-    /// If they do not within the limit. The communicator is freed all the same.
+    /// If they do not. The communicator is freed all the same.
     pub fn leave(mut self) -> Result<(), NcclError> {
+        self.limit = self.limit.min(Duration::from_secs(30));
         // SAFETY: not freed before.
         let code = unsafe { (self.functions().finalize)(self.raw) };
         self.settle("ncclCommFinalize", code)?;

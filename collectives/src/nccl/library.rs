@@ -122,7 +122,8 @@ fn places() -> Vec<PathBuf> {
     // A Python in `somewhere/bin` has its packages in `somewhere/lib/python3.N/site-packages`.
     let path = env::var_os("PATH").unwrap_or_default();
     let prefixes = env::split_paths(&path).filter(|folder| folder.ends_with("bin"));
-    let packages = prefixes.filter_map(|folder| Some(folder.parent()?.join("lib"))).flat_map(|lib| packages(&lib));
+    let packages =
+        prefixes.filter_map(|folder| Some(folder.parent()?.join("lib"))).flat_map(|lib| packages(&lib));
     let mut found: Vec<_> = cuda.chain(usual).chain(packages).filter(|folder| folder.is_dir()).collect();
     found.dedup();
     found

@@ -5,22 +5,19 @@
 //! had; what distributions and Python packages install is `libnccl.so.2`. The dozen functions in use have not changed since
 //! NCCL 2.14.
 //!
-//! [`Library`] finds it and makes the id that ranks meet by; with the feature `cuda` there is [`Nccl`], the communicator.
+//! [`Library`] finds it and makes the id that ranks meet by; [`Nccl`] is the communicator. With the feature `cuda` it sums
+//! buckets of burn's CUDA tensors where they lie.
 
 mod comm;
-mod error;
-mod library;
-mod sys;
-
-#[cfg(feature = "cuda")]
 mod communicator;
 #[cfg(feature = "cuda")]
 mod device_bucket;
-#[cfg(feature = "cuda")]
+mod error;
+mod library;
+mod sys;
 mod worker;
 
 pub use comm::Comm;
-#[cfg(feature = "cuda")]
 pub use communicator::{Nccl, NcclOptions};
 #[cfg(feature = "cuda")]
 pub use device_bucket::DeviceBucket;

@@ -53,8 +53,13 @@ pub struct Config {
 impl Config {
     /// Calls return at once, and [`Functions::async_error`] tells how they went: a rank that waits for one that is gone can
     /// then give up.
-    pub const NOT_BLOCKING: Self =
-        Self { size: size_of::<Self>(), magic: 0xcafe_beef, version: 21400, blocking: 0, undefined: c_int::MIN };
+    pub const NOT_BLOCKING: Self = Self {
+        size: size_of::<Self>(),
+        magic: 0xcafe_beef,
+        version: 21400,
+        blocking: 0,
+        undefined: c_int::MIN,
+    };
 }
 
 macro_rules! functions {
