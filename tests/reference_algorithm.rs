@@ -12,8 +12,8 @@ mod support;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
     AdaMatchConfig, AlgorithmBuilder, AlgorithmConfig, AlgorithmName, Alone, Annealing, FixMatchConfig,
-    FlexMatchConfig, FreeMatchConfig, Network, Objective, Problem, PseudoLabelConfig, Ranks, SoftMatchConfig,
-    SoftMatchTarget, SslBatch, State, Targets, UdaConfig,
+    FlexMatchConfig, FreeMatchConfig, Network, Objective, Place, Places, Problem, PseudoLabelConfig, Ranks,
+    SoftMatchConfig, SoftMatchTarget, SslBatch, State, Targets, UdaConfig,
 };
 use serde_json::Value;
 use support::{Vectors, assert_close, json};
@@ -179,6 +179,7 @@ fn agrees(name: AlgorithmName, skip_masked: bool) {
                 weak: weak.clone(),
                 strong: strong.clone(),
                 indices: indices(&vectors, &input("idx_ulb"), t, weak.first()),
+                places: Places::whole(labels.len(), weak.first().map_or(0, |weak| weak.dims()[0])),
                 step: t as u64,
                 total_steps: steps,
                 skip_masked,

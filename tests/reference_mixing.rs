@@ -8,8 +8,8 @@ mod support;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
-    Algorithm, Alone, Mix, MixMatch, MixMatchConfig, Network, Objective, Problem, Ranks, ReMixMatch,
-    ReMixMatchConfig, SslBatch, StepLoss, Targets,
+    Algorithm, Alone, Mix, MixMatch, MixMatchConfig, Network, Objective, Place, Places, Problem, Ranks,
+    ReMixMatch, ReMixMatchConfig, SslBatch, StepLoss, Targets, Turned,
 };
 use linked::{Linked, share};
 use support::{Vectors, assert_close, json};
@@ -102,6 +102,7 @@ impl Case<'_> {
             weak: views(weak),
             strong: views(strong),
             indices: (0..self.count("unlabelled_batch") as u32).collect(),
+            places: Places::whole(self.integers("y_lb", t).len(), self.count("unlabelled_batch")),
             step: t as u64,
             total_steps: self.count("num_train_iter") as u64,
             skip_masked: true,
@@ -115,6 +116,15 @@ impl Case<'_> {
             weight: self.parameter("weight"),
             bias: self.parameter("bias"),
             turns: turns.then(|| (self.parameter("rot_weight"), self.parameter("rot_bias"))),
+        }
+    }
+
+    fn mixmatch(&self) -> MixMatchConfig {
+        MixMatchConfig {
+            temperature: self.setting("T"),
+            alpha: self.setting("mixup_alpha"),
+            unlabelled_weight: self.setting("ulb_loss_ratio"),
+            unsup_warm_up: self.setting("unsup_warm_up"),
         }
     }
 
@@ -183,12 +193,7 @@ fn each_case(algorithm: &str, test: impl Fn(&Case<'_>)) {
 #[test]
 fn reference_algorithm_mixmatch() {
     each_case("mixmatch", |case| {
-        let config = MixMatchConfig {
-            temperature: case.setting("T"),
-            alpha: case.setting("mixup_alpha"),
-            unlabelled_weight: case.setting("ulb_loss_ratio"),
-            unsup_warm_up: case.setting("unsup_warm_up"),
-        };
+        let config = case.mixmatch();
         for t in 0..case.count("iterations") {
             let (mix, network) = (case.mix(t), case.network(false, &Alone));
             let mut algorithm = MixMatch::with_draw(config.clone(), Box::new(move |_, _| mix.clone()));
@@ -210,7 +215,8 @@ fn reference_algorithm_remixmatch() {
             let (mix, network) = (case.mix(t), case.network(true, &Alone));
             let (turned, turns) = (case.images("x_ulb_s_0_rot", t), case.integers("rot_label", t));
             let draw = Box::new(move |_, _| mix.clone());
-            let turn = Box::new(move |_, _| (turned.clone(), turns.clone()));
+            let turned = Turned { images: turned, rows: (0..turns.len() as u64).collect(), quarters: turns };
+            let turn = Box::new(move |_, _, _| turned.clone());
             let mut algorithm = ReMixMatch::with_draws(config.clone(), &problem, draw, turn);
             if let Some(state) = state {
                 algorithm.restore(state).expect("its own state");
@@ -234,54 +240,115 @@ fn reference_algorithm_remixmatch() {
     });
 }
 
-/// Blends stay within a rank; what they are made of (guessed labels and the mean they are aligned by) is as of the joined batch.
+/// One algorithm's step on a rank's slice of a recorded batch: its loss and gradients, and what all ranks must agree on.
+struct Seen {
+    total: f32,
+    guesses: Vec<f32>,
+    /// Of weights, biases, and weights that tell turns.
+    gradients: Vec<Vec<f32>>,
+    state: Vec<f32>,
+}
+
+/// Partners are rows of any rank: with the recorded blends, ranks together have the recorded losses and gradients.
 #[test]
-fn ranks_algorithm_remixmatch_guesses_alike() {
-    each_case("remixmatch", |case| {
-        for world in [2, 3] {
-            let guesses: Vec<_> = std::thread::scope(|scope| {
+fn ranks_algorithm_blends_are_those_of_the_joined_batch() {
+    for (name, world) in [("mixmatch", 2), ("remixmatch", 2), ("mixmatch", 3), ("remixmatch", 3)] {
+        each_case(name, |case| {
+            let labelled = case.batch(0, &[], &[]).labels.dims()[0];
+            if !labelled.is_multiple_of(world) || !case.count("unlabelled_batch").is_multiple_of(world) {
+                return; // `Crew` would weigh ranks by their rows; the ranks here are equal
+            }
+            let seen: Vec<Vec<Seen>> = std::thread::scope(|scope| {
                 let ranks: Vec<_> = Linked::ring(world)
                     .into_iter()
-                    .map(|rank| scope.spawn(move || guesses_of_rank(case, &rank)))
+                    .map(|rank| scope.spawn(move || on_rank(case, name, &rank)))
                     .collect();
                 ranks.into_iter().map(|rank| rank.join().expect("the rank ends well")).collect()
             });
+            let mean = |of: &dyn Fn(&Vec<Seen>) -> Vec<f32>| {
+                let mut sum = of(&seen[0]);
+                for other in &seen[1..] {
+                    sum.iter_mut().zip(of(other)).for_each(|(sum, value)| *sum += value);
+                }
+                sum.iter_mut().for_each(|sum| *sum /= world as f32);
+                sum
+            };
             for t in 0..case.count("iterations") {
-                let joined: Vec<f32> = guesses.iter().flat_map(|rank| rank[t].0.clone()).collect();
+                let joined: Vec<f32> = seen.iter().flat_map(|rank| rank[t].guesses.clone()).collect();
                 case.agrees("out/sharpened_targets", t, &joined, VALUE);
-                for rank in &guesses {
-                    case.agrees("state/p_model", t, &rank[t].1, VALUE);
+                case.agrees("out/total_loss", t, &mean(&|rank| vec![rank[t].total]), VALUE);
+                for (i, part) in ["grad/weight", "grad/bias", "grad/rot_weight"].iter().enumerate() {
+                    if seen[0][t].gradients.len() > i {
+                        case.agrees(part, t, &mean(&|rank| rank[t].gradients[i].clone()), GRADIENT);
+                    }
+                }
+                for rank in seen.iter().filter(|rank| !rank[t].state.is_empty()) {
+                    case.agrees("state/p_model", t, &rank[t].state, VALUE);
                 }
             }
-        }
-    });
+        });
+    }
 }
 
-/// Guessed labels and running mean after each iteration on one rank's slice of the batch.
-fn guesses_of_rank(case: &Case<'_>, rank: &Linked) -> Vec<(Vec<f32>, Vec<f32>)> {
-    let draw = Box::new(|_, rows| Mix { lambda: 0.75, partners: (0..rows as i32).rev().collect() });
-    let turn = Box::new(|_, images: Tensor<4>| {
-        let turns = vec![0; images.dims()[0]];
-        (images, turns)
-    });
-    let mut algorithm = ReMixMatch::with_draws(case.remixmatch(), &case.problem(), draw, turn);
+/// All iterations on one rank.
+fn on_rank(case: &Case<'_>, name: &str, rank: &Linked) -> Vec<Seen> {
     let slice = |images: Tensor<4>| {
         let part = share(images.dims()[0], rank);
         images.narrow(0, part.start, part.len())
     };
-    let steps = (0..case.count("iterations")).map(|t| {
-        let mut batch = case.batch(t, &["x_ulb_w"], &["x_ulb_s_0", "x_ulb_s_1"]);
+    let mut state = None;
+    let mut step = |t: usize| {
+        let mix = case.mix(t);
+        let draw = Box::new(move |_, _| mix.clone());
+        let (mut algorithm, mut batch): (Box<dyn Algorithm>, _) = if name == "mixmatch" {
+            let config = case.mixmatch();
+            (Box::new(MixMatch::with_draw(config, draw)), case.batch(t, &["x_ulb_w", "x_ulb_s"], &[]))
+        } else {
+            // In any order: each rank takes a slice of the images as they were turned.
+            let turns = case.integers("rot_label", t);
+            let part = share(turns.len(), rank);
+            let turned = Turned {
+                images: slice(case.images("x_ulb_s_0_rot", t)),
+                quarters: turns[part.clone()].to_vec(),
+                rows: part.map(|row| row as u64).collect(),
+            };
+            let turn = Box::new(move |_, _, _| turned.clone());
+            let algorithm = ReMixMatch::with_draws(case.remixmatch(), &case.problem(), draw, turn);
+            (Box::new(algorithm), case.batch(t, &["x_ulb_w"], &["x_ulb_s_0", "x_ulb_s_1"]))
+        };
+        if let Some(state) = state.take() {
+            algorithm.restore(state).expect("its own state");
+        }
         let labels = share(batch.labels.dims()[0], rank);
+        let indices = share(batch.indices.len(), rank);
+        batch.places = Places {
+            labelled: Place::of(&labels, batch.labels.dims()[0]),
+            unlabelled: Place::of(&indices, batch.indices.len()),
+        };
         batch.labels = batch.labels.narrow(0, labels.start, labels.len());
         batch.labelled = slice(batch.labelled);
         batch.weak = batch.weak.into_iter().map(slice).collect();
         batch.strong = batch.strong.into_iter().map(slice).collect();
-        batch.indices = batch.indices[share(batch.indices.len(), rank)].to_vec();
-        let step = algorithm.step(&case.network(true, rank), &batch);
+        batch.indices = batch.indices[indices].to_vec();
+        let network = case.network(name == "remixmatch", rank);
+        let step = algorithm.step(&network, &batch);
         let Some(Targets::Soft(guess)) = step.pseudo_labels.map(|pseudo| pseudo.targets) else {
             panic!("guessed labels are soft")
         };
-        (values(guess), algorithm.state()["model_mean"].iter::<f32>().collect())
-    });
-    steps.collect()
+        let total = values(step.total.clone().inner())[0];
+        let gradients = step.total.backward();
+        let mut found =
+            vec![network.weight.grad(&gradients).map(values), network.bias.grad(&gradients).map(values)];
+        found.extend(network.turns.iter().map(|(weight, _)| weight.grad(&gradients).map(values)));
+        let saved = algorithm.state();
+        let mean = saved.get("model_mean").map(|mean| mean.iter::<f32>().collect());
+        state = Some(saved);
+        Seen {
+            total,
+            guesses: values(guess),
+            gradients: found.into_iter().map(|gradient| gradient.expect("a gradient")).collect(),
+            state: mean.unwrap_or_default(),
+        }
+    };
+    (0..case.count("iterations")).map(&mut step).collect()
 }

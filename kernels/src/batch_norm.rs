@@ -5,6 +5,12 @@
 //! ```text
 //! dβ = Σ g        dγ = Σ g x̂        dx = γ / √(var + eps) · (g − dβ/n − x̂ dγ/n)        d residual = g
 //! ```
+//!
+//! Over several ranks mean, variance and `n` are those of all their images, and so are the sums in `dx`; `dβ` and `dγ` remain
+//! a rank's own, like any gradient.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use burn::Tensor;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -14,10 +20,11 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn_flex::FlexTensor;
 
-use crate::channel_cpu::{self, Affine, Planes};
+use crate::channel_cpu::{self, Affine, Planes, Sums};
 use crate::channel_loops::Slope;
 use crate::conv_flex::{contiguous, flex_f32, values};
 use crate::conv_memory::tensor;
+use crate::joined::{Exchange, Joined, summed};
 
 /// Batch normalisation with the statistics of this batch (Ioffe & Szegedy, arXiv:1502.03167).
 ///
@@ -32,18 +39,55 @@ pub fn batch_norm_train(
     residual: Option<Tensor<4>>,
     rectify: bool,
 ) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
-    let dims = x.dims();
-    let fast = flex_f32(&x)
-        && [&gamma, &beta].iter().all(|t| flex_f32(*t) && t.dims() == [dims[1]])
-        && residual.as_ref().is_none_or(|r| flex_f32(r) && r.dims() == dims)
-        && dims.iter().all(|&n| n > 0);
-    if !fast {
+    if !fast(&x, &gamma, &beta, &residual) {
         return batch_norm_train_reference(x, gamma, beta, eps, residual, rectify);
     }
+    fused(x, gamma, beta, eps, residual, rectify, None)
+}
+
+/// [`batch_norm_train`] over the images of several ranks, each with its own in `x`. Mean and variance are those of all; the last
+/// value is how many values a channel has on all ranks.
+pub fn batch_norm_train_joined(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    residual: Option<Tensor<4>>,
+    rectify: bool,
+    exchange: &Arc<dyn Exchange>,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>, usize) {
+    if !fast(&x, &gamma, &beta, &residual) {
+        return batch_norm_train_joined_reference(x, gamma, beta, eps, residual, rectify, exchange);
+    }
+    let joined = Joined::new(exchange);
+    let (y, mean, var) = fused(x, gamma, beta, eps, residual, rectify, Some(joined.clone()));
+    (y, mean, var, joined.count.load(Ordering::Relaxed))
+}
+
+/// Whether the CPU's own operation serves.
+fn fast(x: &Tensor<4>, gamma: &Tensor<1>, beta: &Tensor<1>, residual: &Option<Tensor<4>>) -> bool {
+    let dims = x.dims();
+    flex_f32(x)
+        && [gamma, beta].iter().all(|t| flex_f32(*t) && t.dims() == [dims[1]])
+        && residual.as_ref().is_none_or(|r| flex_f32(r) && r.dims() == dims)
+        && dims.iter().all(|&n| n > 0)
+}
+
+fn fused(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    residual: Option<Tensor<4>>,
+    rectify: bool,
+    joined: Option<Joined>,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     let (y, mean, var) = match residual {
-        None => Dispatch::normalise(x, gamma, beta, eps, rectify),
-        Some(residual) => Dispatch::normalise_add(x, gamma, beta, residual.into_dispatch(), eps, rectify),
+        None => Dispatch::normalise(x, gamma, beta, eps, rectify, joined),
+        Some(residual) => {
+            Dispatch::normalise_add(x, gamma, beta, residual.into_dispatch(), eps, rectify, joined)
+        }
     };
     (Tensor::from_dispatch(y), Tensor::from_dispatch(mean).detach(), Tensor::from_dispatch(var).detach())
 }
@@ -60,17 +104,54 @@ pub fn batch_norm_train_reference(
     let [_, channels, _, _] = x.dims();
     let rows = x.clone().swap_dims(0, 1).flatten::<2>(1, 3);
     let (var, mean) = rows.var_mean_bias(1);
+    let y = normalised(x, [mean.clone(), var.clone()], [gamma, beta], eps, residual, rectify);
+    (y, mean.reshape([channels]).detach(), var.reshape([channels]).detach())
+}
+
+/// [`batch_norm_train_joined`] in burn's operations and sums over ranks.
+pub fn batch_norm_train_joined_reference(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    residual: Option<Tensor<4>>,
+    rectify: bool,
+    exchange: &Arc<dyn Exchange>,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>, usize) {
+    let [batch, channels, height, width] = x.dims();
+    let own = (batch * height * width) as f64;
+    let count: f64 = exchange.gather(&[own]).into_iter().flatten().sum();
+    let mean_over_ranks = |rows: Tensor<2>| {
+        let sum = rows.sum_dim(1).reshape([channels]);
+        summed(sum, exchange).div_scalar(count as f32).reshape([channels, 1])
+    };
+    let rows = x.clone().swap_dims(0, 1).flatten::<2>(1, 3);
+    let mean = mean_over_ranks(rows.clone());
+    let var = mean_over_ranks((rows - mean.clone()).square());
+    let y = normalised(x, [mean.clone(), var.clone()], [gamma, beta], eps, residual, rectify);
+    (y, mean.reshape([channels]).detach(), var.reshape([channels]).detach(), count as usize)
+}
+
+/// The affine map of `x` with these statistics, `[channels, 1]` each, and what follows it.
+fn normalised(
+    x: Tensor<4>,
+    [mean, var]: [Tensor<2>; 2],
+    [gamma, beta]: [Tensor<1>; 2],
+    eps: f32,
+    residual: Option<Tensor<4>>,
+    rectify: bool,
+) -> Tensor<4> {
+    let [_, channels, _, _] = x.dims();
     let per_channel = |t: Tensor<1>| t.reshape([1, channels, 1, 1]);
-    let scale = var.clone().add_scalar(eps).sqrt().recip().reshape([1, channels, 1, 1]);
-    let mut y =
-        (x - mean.clone().reshape([1, channels, 1, 1])) * scale * per_channel(gamma) + per_channel(beta);
+    let scale = var.add_scalar(eps).sqrt().recip().reshape([1, channels, 1, 1]);
+    let mut y = (x - mean.reshape([1, channels, 1, 1])) * scale * per_channel(gamma) + per_channel(beta);
     if let Some(residual) = residual {
         y = y + residual;
     }
     if rectify {
         y = burn::tensor::activation::relu(y);
     }
-    (y, mean.reshape([channels]).detach(), var.reshape([channels]).detach())
+    y
 }
 
 /// Output, mean and variance.
@@ -85,6 +166,7 @@ pub(crate) trait Normalise: Backend {
         beta: FloatTensor<Self>,
         eps: f32,
         rectify: bool,
+        joined: Option<Joined>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     fn normalise_add(
         x: FloatTensor<Self>,
@@ -93,6 +175,7 @@ pub(crate) trait Normalise: Backend {
         residual: FloatTensor<Self>,
         eps: f32,
         rectify: bool,
+        joined: Option<Joined>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -104,18 +187,24 @@ struct Plan {
     inverse: Vec<f64>,
     scale: Vec<f32>,
     shift: Vec<f32>,
+    /// Values of a channel, over all ranks.
+    count: usize,
 }
 
 impl Plan {
-    fn new(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, eps: f32) -> Self {
-        let [mean, var] = channel_cpu::moments(Planes::of(x), values(x));
+    fn new(x: &FlexTensor, [gamma, beta]: [&FlexTensor; 2], eps: f32, joined: Option<&Joined>) -> Self {
+        let (planes, own) = (Planes::of(x), channel_cpu::moments(Planes::of(x), values(x)));
+        let ([mean, var], count) = match joined {
+            Some(joined) => joined.moments(own, planes.count()),
+            None => (own, planes.count()),
+        };
         let inverse: Vec<f64> = var.iter().map(|var| (var + f64::from(eps)).sqrt().recip()).collect();
         let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
         let slope: Vec<f64> = values(&gamma).iter().zip(&inverse).map(|(&g, i)| f64::from(g) * i).collect();
         let shift =
             values(&beta).iter().zip(&slope).zip(&mean).map(|((&b, s), m)| (f64::from(b) - s * m) as f32);
         let shift = shift.collect();
-        Self { mean, var, inverse, scale: slope.iter().map(|&s| s as f32).collect(), shift }
+        Self { mean, var, inverse, scale: slope.iter().map(|&s| s as f32).collect(), shift, count }
     }
 
     /// Mean and variance as tensors.
@@ -130,9 +219,10 @@ fn forward(
     residual: Option<FlexTensor>,
     eps: f32,
     rectify: bool,
+    joined: Option<Joined>,
 ) -> Normalised<Flex> {
     let x = contiguous(x);
-    let plan = Plan::new(&x, &gamma, &beta, eps);
+    let plan = Plan::new(&x, [&gamma, &beta], eps, joined.as_ref());
     let [mean, var] = plan.statistics();
     let residual = residual.map(contiguous);
     (channel_cpu::affine(x, &plan.scale, &plan.shift, residual.as_ref(), rectify), mean, var)
@@ -145,8 +235,9 @@ impl Normalise for Flex {
         beta: FlexTensor,
         eps: f32,
         rectify: bool,
+        joined: Option<Joined>,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        forward(x, [gamma, beta], None, eps, rectify)
+        forward(x, [gamma, beta], None, eps, rectify, joined)
     }
 
     fn normalise_add(
@@ -156,8 +247,9 @@ impl Normalise for Flex {
         residual: FlexTensor,
         eps: f32,
         rectify: bool,
+        joined: Option<Joined>,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        forward(x, [gamma, beta], Some(residual), eps, rectify)
+        forward(x, [gamma, beta], Some(residual), eps, rectify, joined)
     }
 }
 
@@ -169,6 +261,8 @@ struct NormaliseBackward;
 struct NormaliseState {
     affine: Affine,
     inverse: Vec<f64>,
+    count: usize,
+    joined: Option<Joined>,
 }
 
 impl<const N: usize> Backward<Flex, N> for NormaliseBackward {
@@ -176,7 +270,7 @@ impl<const N: usize> Backward<Flex, N> for NormaliseBackward {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node);
-        let NormaliseState { affine, inverse } = ops.state;
+        let NormaliseState { affine, inverse, count, joined } = ops.state;
         let dy = affine.before_gate(dy);
         if let Some(Some(residual)) = ops.parents.get(3) {
             grads.register::<Flex>(residual.id, dy.clone());
@@ -192,7 +286,7 @@ impl<const N: usize> Backward<Flex, N> for NormaliseBackward {
             grads.register::<Flex>(node.id, per_channel(&|c| sums.plain[c]));
         }
         if let Some(node) = &ops.parents[0] {
-            let count = Planes::of(&affine.x).count() as f64;
+            let (count, sums) = (count as f64, over_ranks(sums, joined.as_ref()));
             let slopes: Vec<Slope> = (0..channels)
                 .map(|c| {
                     let scale = f64::from(affine.scale[c]);
@@ -209,6 +303,15 @@ impl<const N: usize> Backward<Flex, N> for NormaliseBackward {
     }
 }
 
+/// The sums of this rank, or those that all ranks mean to it.
+fn over_ranks(sums: Sums, joined: Option<&Joined>) -> Sums {
+    let Some(joined) = joined else { return sums };
+    let channels = sums.plain.len();
+    let mut all = joined.exchange.weighted_sum(&[sums.plain, sums.by_distance].concat());
+    let by_distance = all.split_off(channels);
+    Sums { plain: all, by_distance }
+}
+
 impl<C: CheckpointStrategy> Normalise for Autodiff<Flex, C> {
     fn normalise(
         x: FloatTensor<Self>,
@@ -216,17 +319,18 @@ impl<C: CheckpointStrategy> Normalise for Autodiff<Flex, C> {
         beta: FloatTensor<Self>,
         eps: f32,
         rectify: bool,
+        joined: Option<Joined>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let nodes = [x.node(), gamma.node(), beta.node()];
         let prepared = NormaliseBackward.prepare::<C>(nodes).compute_bound().stateful();
         let (x, affine) = (x.into_primitive(), [gamma.into_primitive(), beta.into_primitive()]);
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let (state, y, mean, var) = tracked(x, affine, None, eps, rectify);
+                let (state, y, mean, var) = tracked(x, affine, None, eps, rectify, joined);
                 (prepared.finish(state, y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
             }
             OpsKind::UnTracked(prepared) => {
-                let (y, mean, var) = forward(x, affine, None, eps, rectify);
+                let (y, mean, var) = forward(x, affine, None, eps, rectify, joined);
                 (prepared.finish(y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
             }
         }
@@ -239,6 +343,7 @@ impl<C: CheckpointStrategy> Normalise for Autodiff<Flex, C> {
         residual: FloatTensor<Self>,
         eps: f32,
         rectify: bool,
+        joined: Option<Joined>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let nodes = [x.node(), gamma.node(), beta.node(), residual.node()];
         let prepared = NormaliseBackward.prepare::<C>(nodes).compute_bound().stateful();
@@ -246,11 +351,11 @@ impl<C: CheckpointStrategy> Normalise for Autodiff<Flex, C> {
         let residual = Some(residual.into_primitive());
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let (state, y, mean, var) = tracked(x, affine, residual, eps, rectify);
+                let (state, y, mean, var) = tracked(x, affine, residual, eps, rectify, joined);
                 (prepared.finish(state, y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
             }
             OpsKind::UnTracked(prepared) => {
-                let (y, mean, var) = forward(x, affine, residual, eps, rectify);
+                let (y, mean, var) = forward(x, affine, residual, eps, rectify, joined);
                 (prepared.finish(y), FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(var))
             }
         }
@@ -264,16 +369,17 @@ fn tracked(
     residual: Option<FlexTensor>,
     eps: f32,
     rectify: bool,
+    joined: Option<Joined>,
 ) -> (NormaliseState, FlexTensor, FlexTensor, FlexTensor) {
     let x = contiguous(x);
-    let plan = Plan::new(&x, &gamma, &beta, eps);
+    let plan = Plan::new(&x, [&gamma, &beta], eps, joined.as_ref());
     let [mean, var] = plan.statistics();
     let residual = residual.map(contiguous);
     let y = channel_cpu::affine(x.clone(), &plan.scale, &plan.shift, residual.as_ref(), rectify);
     let gate = (rectify && residual.is_some()).then(|| y.clone());
     let centre = plan.mean.iter().map(|&m| m as f32).collect();
     let affine = Affine { x, scale: plan.scale, shift: plan.shift, mean: centre, rectify, gate };
-    (NormaliseState { affine, inverse: plan.inverse }, y, mean, var)
+    (NormaliseState { affine, inverse: plan.inverse, count: plan.count, joined }, y, mean, var)
 }
 
 #[cfg(test)]
@@ -362,6 +468,96 @@ mod tests {
             // One value has no variance: output and gradients are those of beta alone, rounding is all that differs.
             prop_assume!(batch * height * width > 1);
             agrees([batch, channels, height, width], residual, rectify);
+        }
+    }
+
+    /// Output, mean, variance and gradients of three ranks with 4, 1 and 2 of 7 images, one behind the other as `run` has
+    /// them; their losses weigh as their images.
+    fn on_ranks(
+        reference: bool,
+        residual: bool,
+        of: &(Tensor<4>, Tensor<1>, Tensor<1>, Tensor<4>, Tensor<4>),
+    ) -> Vec<Vec<f32>> {
+        let parts = [(0usize, 4usize), (4, 1), (5, 2)];
+        let exchanges = crate::joined::testing::Table::of(&parts.map(|(_, count)| count as f64 / 7.0));
+        let values = |data: burn::tensor::TensorData| data.try_to_vec::<f32>().expect("f32");
+        let seen: Vec<Vec<Vec<f32>>> = std::thread::scope(|scope| {
+            let ranks = parts.into_iter().zip(exchanges).map(|((start, count), exchange)| {
+                let (x, gamma, beta, add, slope) = of.clone();
+                scope.spawn(move || {
+                    let part =
+                        |t: Tensor<4>| Tensor::from_inner(t.inner().narrow(0, start, count)).require_grad();
+                    let [gamma, beta] = [gamma, beta].map(|t| Tensor::from_inner(t.inner()).require_grad());
+                    let (x, add) = (part(x), part(add));
+                    let norm =
+                        if reference { batch_norm_train_joined_reference } else { batch_norm_train_joined };
+                    let (y, mean, var, all) = norm(
+                        x.clone(),
+                        gamma.clone(),
+                        beta.clone(),
+                        1e-5,
+                        residual.then(|| add.clone()),
+                        true,
+                        &exchange,
+                    );
+                    let [_, _, height, width] = x.dims();
+                    assert_eq!(all, 7 * height * width);
+                    // A rank's loss is a mean over its own images.
+                    let weight = count as f32 / 7.0;
+                    let loss = (y.clone() * part(slope).detach()).sum().div_scalar(weight);
+                    let grads = loss.backward();
+                    let mut all = vec![
+                        values(y.inner().into_data()),
+                        values(mean.into_data()),
+                        values(var.into_data()),
+                    ];
+                    let scaled = |g: Vec<f32>| g.into_iter().map(|g| g * weight).collect::<Vec<_>>();
+                    all.push(scaled(values(x.grad(&grads).expect("tracked").into_data())));
+                    all.extend(
+                        [gamma, beta].map(|t| scaled(values(t.grad(&grads).expect("tracked").into_data()))),
+                    );
+                    all.extend(
+                        residual.then(|| scaled(values(add.grad(&grads).expect("tracked").into_data()))),
+                    );
+                    all
+                })
+            });
+            let ranks: Vec<_> = ranks.collect();
+            ranks.into_iter().map(|rank| rank.join().expect("the rank ends well")).collect()
+        });
+        let joined = |i: usize| seen.iter().flat_map(|rank| rank[i].clone()).collect::<Vec<_>>();
+        let added = |i: usize| {
+            (0..seen[0][i].len()).map(|c| seen.iter().map(|rank| rank[i][c]).sum()).collect::<Vec<f32>>()
+        };
+        assert!(seen.iter().all(|rank| rank[1] == seen[0][1] && rank[2] == seen[0][2]), "statistics differ");
+        let mut all = vec![joined(0), seen[0][1].clone(), seen[0][2].clone(), joined(3), added(4), added(5)];
+        all.extend(residual.then(|| joined(6)));
+        all
+    }
+
+    #[test]
+    fn ranks_with_unequal_rows_normalise_as_one() {
+        for (dims, residual) in [([7, 3, 5, 4], false), ([7, 5, 3, 3], true), ([7, 2, 1, 1], false)] {
+            let of = operands(dims);
+            let expected = run(batch_norm_train, residual, true, &of);
+            for reference in [false, true] {
+                let found = on_ranks(reference, residual, &of);
+                // Where the output is zero but for rounding, a ReLU opens for one and not for the other.
+                let open = found[0].iter().zip(&expected[0]).any(|(f, e)| (*f > 0.0) != (*e > 0.0));
+                assert_eq!(found.len(), expected.len());
+                for (i, (found, expected)) in
+                    found.iter().zip(&expected).enumerate().filter(|(i, _)| !open || *i < 3)
+                {
+                    let scale = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+                    for (f, e) in found.iter().zip(expected) {
+                        // f32 sums over a channel and over ranks.
+                        assert!(
+                            (f - e).abs() <= 5e-5 * scale,
+                            "{dims:?} {reference} value {i}: {f}, not {e}"
+                        );
+                    }
+                }
+            }
         }
     }
 

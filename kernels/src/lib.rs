@@ -20,20 +20,26 @@ mod conv_widest;
 mod cpu;
 mod depthwise;
 mod gelu;
+mod joined;
 mod layer_norm;
 mod linear;
 mod optimizer;
 mod rectify;
 mod residual;
+mod tap;
 
 pub use attention::{attention, attention_reference};
-pub use batch_norm::{batch_norm_train, batch_norm_train_reference};
+pub use batch_norm::{
+    batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
+};
 pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use conv::{conv2d, conv2d_reference};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
+pub use joined::Exchange;
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};
 pub use rectify::{relu, relu_reference};
 pub use residual::{residual, residual_reference};
+pub use tap::{Found, Watcher, scaled_into, tap};

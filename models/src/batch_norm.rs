@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::Device;
-use harvest_kernels::channel_affine;
+use harvest_kernels::{batch_norm_train, batch_norm_train_joined, channel_affine};
 
 use crate::initial::{Initialiser, Start};
 use crate::mode::{Mode, leave};
@@ -42,7 +42,8 @@ impl BatchNorm {
 
     /// `[B, channels, H, W]`, plus `residual` of the same shape, through ReLU if `rectify`; computed in `f32`.
     ///
-    /// In [`Mode::Train`] the batch's statistics normalise and move the running ones.
+    /// In [`Mode::Train`] the batch's statistics, with [`Company::statistics`](crate::Company::statistics) those of all ranks'
+    /// batches, normalise and move the running ones.
     pub fn forward(
         &self,
         x: Tensor<4>,
@@ -53,11 +54,18 @@ impl BatchNorm {
         let x = leave(x);
         let (weight, bias) = (self.weight.val(), self.bias.val());
         match mode {
-            Mode::Train { .. } => {
+            Mode::Train { company, .. } => {
                 let [batch, _, height, width] = x.dims();
-                let (y, mean, var) =
-                    harvest_kernels::batch_norm_train(x, weight, bias, Self::EPS, residual, rectify);
-                self.running.update(mean.inner(), var.inner(), batch * height * width);
+                let (y, mean, var, count) = match company.statistics {
+                    Some(ranks) => {
+                        batch_norm_train_joined(x, weight, bias, Self::EPS, residual, rectify, ranks)
+                    }
+                    None => {
+                        let (y, mean, var) = batch_norm_train(x, weight, bias, Self::EPS, residual, rectify);
+                        (y, mean, var, batch * height * width)
+                    }
+                };
+                self.running.update(mean.inner(), var.inner(), count);
                 y
             }
             Mode::Evaluate => {

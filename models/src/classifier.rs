@@ -4,7 +4,7 @@ use burn::Tensor;
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::batch_norm::BatchNorm;
+use crate::batch_norm::{BatchNorm, Statistics};
 use crate::convnext::ConvNext;
 use crate::efficientnet::EfficientNet;
 use crate::mode::{Mode, Precision};
@@ -74,6 +74,33 @@ impl Classifier {
         }
     }
 
+    /// All running statistics, one behind the other: means and variances of every batch normalisation. Empty without any.
+    pub fn running_statistics(&self) -> Vec<f32> {
+        let all = self.batch_norms().into_iter().flat_map(|(_, norm)| {
+            let now = norm.running().get();
+            [now.mean, now.var]
+        });
+        all.flat_map(|tensor| tensor.into_data().iter::<f32>().collect::<Vec<_>>()).collect()
+    }
+
+    /// Replaces them, for every copy that shares them, by values in the order of [`Classifier::running_statistics`].
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn set_running_statistics(&self, mut values: &[f32]) {
+        for (_, norm) in self.batch_norms() {
+            let now = norm.running().get();
+            let mut next = |like: &Tensor<1>| {
+                let (own, rest) = values.split_at(like.dims()[0]);
+                values = rest;
+                Tensor::from_data(own, &like.device())
+            };
+            let (mean, var) = (next(&now.mean), next(&now.var));
+            norm.running().set(Statistics { mean, var, batches: now.batches });
+        }
+        assert!(values.is_empty(), "more values than statistics");
+    }
+
     /// The same network, computing in `precision`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         match &mut self {
@@ -106,7 +133,7 @@ mod tests {
     use crate::convnext::ConvNextConfig;
     use crate::efficientnet::EfficientNetConfig;
     use crate::vit::{Pooling, VitConfig};
-    use crate::{ClassifierConfig, Noise, PRESETS, Rows};
+    use crate::{ClassifierConfig, Company, Noise, PRESETS, Rows};
     use burn::tensor::Distribution;
 
     fn small_vit(drop_path: f64) -> ClassifierConfig {
@@ -242,7 +269,7 @@ mod tests {
         let rows = [5, 2];
         let part = Tensor::cat(rows.iter().map(|r| x.clone().narrow(0, *r as usize, 1)).collect(), 0);
         let noise = Noise { seed: 1, rows: Rows::Each(&rows) };
-        let part = values(net.forward(part, Mode::Train { noise }).logits);
+        let part = values(net.forward(part, Mode::Train { noise, company: Company::default() }).logits);
         for (i, row) in rows.iter().enumerate() {
             for c in 0..5 {
                 assert!((part[i * 5 + c] - run(1)[*row as usize * 5 + c]).abs() < 1e-5);

@@ -153,20 +153,26 @@ impl ConvNext {
         let path = mode.drop_path(&self.rates, &images);
         let (patches, norm) = &self.stem;
         let mut x = channels_first(norm.forward(leave(patches.forward(images, self.precision))));
+        let count: usize = self.stages.iter().map(|stage| stage.blocks.len()).sum();
         let mut index = 0;
         for stage in &self.stages {
+            // What leads to a stage counts to its first block.
+            x = mode.tap(x, count - index);
             if let Some((norm, patches)) = &stage.downsample {
                 let normal = channels_first(norm.forward(channels_last(x)));
                 x = channels_first(leave(patches.forward(normal, self.precision)));
             }
-            for block in &stage.blocks {
+            for (i, block) in stage.blocks.iter().enumerate() {
+                if i > 0 {
+                    x = mode.tap(x, count - index);
+                }
                 x = block.forward(x, path.keep(index), self.precision);
                 index += 1;
             }
         }
         let [batch, dim, height, width] = x.dims();
         let mean = x.reshape([batch, dim, height * width]).mean_dim(2).reshape([batch, dim]);
-        let features = self.head.norm.forward(mean);
+        let features = mode.tap(self.head.norm.forward(mean), 0);
         let logits = self.head.fc.forward(features.clone(), Precision::F32);
         Output { features, logits }
     }

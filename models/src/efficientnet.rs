@@ -202,13 +202,15 @@ impl EfficientNet {
         let path = mode.drop_path(&self.rates, &images);
         let x = self.conv_stem.forward(images, self.precision);
         let mut x = at_most_six(self.bn1.forward(x, mode, None, true));
+        let count = self.blocks.iter().flatten().count();
         for (i, block) in self.blocks.iter().flatten().enumerate() {
-            x = block.forward(x, mode, path.keep(i), self.precision);
+            x = block.forward(mode.tap(x, count - i), mode, path.keep(i), self.precision);
         }
         let x = self.conv_head.forward(x, self.precision);
         let x = at_most_six(self.bn2.forward(x, mode, None, true));
         let [batch, channels, height, width] = x.dims();
         let features = x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels]);
+        let features = mode.tap(features, 0);
         let logits = self.classifier.forward(features.clone(), Precision::F32);
         Output { features, logits }
     }

@@ -46,7 +46,7 @@ pub use config::{ClassifierConfig, ConfigError, PRESETS};
 pub use groups::ParameterInfo;
 pub use heads::{ClusterHeads, PretextHead, ProjectionHead};
 pub use load_report::{LoadReport, Outcome, Row};
-pub use mode::{Mode, Noise, Precision, Rows};
+pub use mode::{Company, Mode, Noise, Precision, Rows};
 pub use pretrained::{Head, LoadOptions, PretrainedError};
 pub use tuning::Tuning;
 pub use weights::{NamedTensors, WeightsError, read_safetensors, write_safetensors};

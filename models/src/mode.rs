@@ -1,26 +1,41 @@
 //! How a network is run: training or evaluation, with which noise, in which precision.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use harvest_kernels::{Exchange, Watcher};
 use serde::{Deserialize, Serialize};
 
 use crate::initial::{mix, unit};
 
 /// What a forward pass is for. It decides on statistics and noise, never on graph recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Mode<'a> {
     /// Batch normalisation uses the statistics of the batch and updates the running ones; stochastic depth is on.
     Train {
         /// Where stochastic depth draws from.
         noise: Noise<'a>,
+        /// Who takes part.
+        company: Company<'a>,
     },
     /// Running statistics, no noise: an image's output does not depend on its neighbours in the batch.
     Evaluate,
 }
 
+/// Who takes part in a training pass beside the network; by default nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Company<'a> {
+    /// Follows how far the backward pass has come. Stage `d` is through when it has passed all parameters whose
+    /// [`depth`](crate::ParameterInfo::depth) is `d` or less. For passes that end in a backward pass only.
+    pub watcher: Option<&'a Arc<dyn Watcher>>,
+    /// The ranks over whose images batch normalisation takes its statistics.
+    pub statistics: Option<&'a Arc<dyn Exchange>>,
+}
+
 impl Mode<'_> {
     /// Training with the noise of `seed`, rows counted from 0. Give each step and each pass a seed of its own.
     pub fn train(seed: u64) -> Mode<'static> {
-        Mode::Train { noise: Noise { seed, rows: Rows::From(0) } }
+        Mode::Train { noise: Noise { seed, rows: Rows::From(0) }, company: Company::default() }
     }
 
     /// True for [`Mode::Train`].
@@ -28,10 +43,20 @@ impl Mode<'_> {
         matches!(self, Mode::Train { .. })
     }
 
+    /// `x`, which only parameters at depth `stage` and less are behind.
+    pub(crate) fn tap<const D: usize>(&self, x: Tensor<D>, stage: usize) -> Tensor<D> {
+        match self {
+            Mode::Train { company: Company { watcher: Some(watcher), .. }, .. } => {
+                harvest_kernels::tap(x, stage, watcher)
+            }
+            _ => x,
+        }
+    }
+
     /// Stochastic depth in a pass over `images`, for branches that are dropped at `rates`, in `[0, 1)`.
     pub(crate) fn drop_path<'r>(&self, rates: &'r [f32], images: &Tensor<4>) -> DropPath<'r> {
         let factors = match self {
-            Mode::Train { noise } => noise.drop_path(rates, images.dims()[0], &images.device()),
+            Mode::Train { noise, .. } => noise.drop_path(rates, images.dims()[0], &images.device()),
             Mode::Evaluate => None,
         };
         DropPath { rates, factors }

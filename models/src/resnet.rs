@@ -156,11 +156,13 @@ impl ResNet {
             }
             Stem::SmallImage => stem,
         };
-        for block in self.stages().into_iter().flatten() {
-            x = block.forward(x, mode, self.precision);
+        let count = self.stages().into_iter().flatten().count();
+        for (i, block) in self.stages().into_iter().flatten().enumerate() {
+            x = block.forward(mode.tap(x, count - i), mode, self.precision);
         }
         let [batch, channels, height, width] = x.dims();
         let features = x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels]);
+        let features = mode.tap(features, 0);
         let logits = self.fc.forward(features.clone(), Precision::F32);
         Output { features, logits }
     }

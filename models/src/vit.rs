@@ -192,10 +192,11 @@ impl Vit {
         let path = mode.drop_path(&self.rates, &images);
         let mut tokens = self.embed(images); // eq. 1: `[B, 1 + R + T, D]`
         for (i, block) in self.blocks.iter().enumerate() {
+            tokens = mode.tap(tokens, self.blocks.len() - i);
             tokens =
                 block.forward(tokens, [2 * i, 2 * i + 1].map(|branch| path.keep(branch)), self.precision); // eq. 2, 3
         }
-        let features = self.pool(tokens); // eq. 4
+        let features = mode.tap(self.pool(tokens), 0); // eq. 4
         // The head is small: in `f32` it costs nothing and the logits keep all their bits.
         let logits = self.head.forward(features.clone(), Precision::F32);
         Output { features, logits }

@@ -15,7 +15,7 @@
 //!
 //! As in the established implementation there is one λ a step, not one a row, and labelled rows come before both views.
 //! That implementation passes the blended rows in chunks, so that with batch normalisation only the first chunk moves the
-//! running statistics; here all rows share one pass and one set of statistics. Partners are drawn within a rank.
+//! running statistics; here all rows share one pass and one set of statistics. Partners are drawn among the rows of all ranks.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
@@ -104,12 +104,14 @@ impl Algorithm for MixMatch {
         let labelled = batch.labelled.dims()[0];
         let known = batch.labels.clone().inner().one_hot::<2>(classes).float();
 
-        let mut images = vec![batch.labelled.clone()];
-        images.extend(batch.weak.iter().cloned());
-        let mix = (self.draw)(batch.step, labelled + 2 * unlabelled);
-        let images = mix.apply(Tensor::cat(images, 0));
-        let targets =
-            Tensor::from_inner(mix.apply(Tensor::cat(vec![known, guessed.clone(), guessed.clone()], 0)));
+        let places = batch.places;
+        let mix = (self.draw)(batch.step, places.labelled.of + 2 * places.unlabelled.of);
+        let ranks = network.ranks();
+        let [first, second] = [0, 1].map(|view| (batch.weak[view].clone(), places.unlabelled));
+        let images = mix.apply(vec![(batch.labelled.clone(), places.labelled), first, second], ranks);
+        let guesses = || (guessed.clone(), places.unlabelled);
+        let targets = mix.apply(vec![(known, places.labelled), guesses(), guesses()], ranks);
+        let targets = Tensor::from_inner(targets);
 
         let rows: Vec<u64> =
             batch.labelled_rows().chain(batch.weak_rows(0)).chain(batch.weak_rows(1)).collect();

@@ -15,6 +15,7 @@ mod meanteacher;
 mod mixmatch;
 mod mixup;
 mod objective;
+mod place;
 mod problem;
 mod pseudolabel;
 mod ramp;
@@ -35,12 +36,13 @@ pub use aligned::Aligned;
 pub use alignment::Alignment;
 pub use mixup::{DrawMix, Mix};
 pub use objective::Objective;
+pub use place::{Place, Places};
 pub use problem::{AlgorithmBuilder, NotReady, Problem, Views};
 pub use ramp::Ramp;
 pub use ranks::{Alone, Ranks, joined_sum};
 // Each algorithm and its settings, by the registry's table.
 pub use registry::*;
-pub use remixmatch::Turn;
+pub use remixmatch::{Turn, Turned};
 pub use self_training::{Join, JoinedLabels, JoinedLabelsError, SelfTrainingBuilder};
 pub use softmatch::SoftMatchTarget;
 pub use student::{Strong, Student, computed_strong_views};
@@ -48,8 +50,8 @@ pub use uda::Annealing;
 
 /// The network as an algorithm sees it. `B` images of one size in, `C` logits each out.
 ///
-/// `rows` numbers the images of the step: labelled ones from 0, then strong views, then weak views. An image draws the
-/// same noise (stochastic depth) whichever other images share its pass.
+/// `rows` numbers the images of the step over all ranks: labelled ones from 0, then strong views, then weak views. An image
+/// draws the same noise (stochastic depth) whichever other images share its pass, and on whichever rank.
 pub trait Network {
     /// Logits `[B, C]` in training mode, recorded for the backward pass. `images`: `[B, 3, H, W]`, normalised.
     fn student(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2>;
@@ -101,6 +103,8 @@ pub struct SslBatch {
     pub strong: Vec<Tensor<4>>,
     /// Position of each unlabelled image in the data set: `[U]`.
     pub indices: Vec<u32>,
+    /// Where these images lie among those of all ranks.
+    pub places: Places,
     /// Number of this step, from 0.
     pub step: u64,
     /// Number of steps of the whole run.
@@ -115,7 +119,8 @@ pub struct SslBatch {
 impl SslBatch {
     /// Numbers of the labelled images.
     pub fn labelled_rows(&self) -> std::ops::Range<u64> {
-        0..self.labelled.dims()[0] as u64
+        let start = self.places.labelled.start as u64;
+        start..start + self.labelled.dims()[0] as u64
     }
 
     /// Numbers of the strong views; `view` is 0 or 1.
@@ -129,9 +134,9 @@ impl SslBatch {
     }
 
     fn unlabelled_rows(&self, place: usize) -> std::ops::Range<u64> {
-        let count = self.indices.len() as u64;
-        let start = self.labelled_rows().end + place as u64 * count;
-        start..start + count
+        let Places { labelled, unlabelled } = self.places;
+        let start = (labelled.of + place * unlabelled.of + unlabelled.start) as u64;
+        start..start + self.indices.len() as u64
     }
 
     /// The teacher's logits of the first weak views: `[U, C]`.

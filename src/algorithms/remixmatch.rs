@@ -19,7 +19,7 @@
 //! batches; one λ a step, not one a row; two strong views (the paper: eight); no ramp on `L_r`. That implementation keeps
 //! all but one chunk of rows from moving the running statistics of batch normalisation, and fixes the decay of the mean at
 //! 0.999; here blended rows and the first strong views share one pass, and the decay is a setting. Partners are drawn
-//! within a rank.
+//! among the rows of all ranks.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
@@ -33,7 +33,8 @@ use super::alignment::Alignment;
 use super::loss::{cross_entropy_rows, sharpen};
 use super::mixup::{DrawMix, Mix};
 use super::{
-    Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, Views, ramp,
+    Algorithm, Network, Place, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, Views,
+    ramp,
 };
 
 /// Quarter turns that the pretext task tells apart.
@@ -96,9 +97,19 @@ impl ReMixMatchConfig {
     }
 }
 
-/// How the images of the pretext task are turned: step and images `[U, 3, H, W]` → turned images, in any order, and how many
-/// quarter turns each has.
-pub type Turn = Box<dyn Fn(u64, Tensor<4>) -> (Tensor<4>, Vec<i32>) + Send>;
+/// How the images of the pretext task are turned: step, images `[U, 3, H, W]` and their place among those of all ranks.
+pub type Turn = Box<dyn Fn(u64, Tensor<4>, Place) -> Turned + Send>;
+
+/// Images of the pretext task.
+#[derive(Debug, Clone)]
+pub struct Turned {
+    /// The images, turned, in any order: `[U, 3, H, W]`.
+    pub images: Tensor<4>,
+    /// How many quarters each was turned by.
+    pub quarters: Vec<i32>,
+    /// Numbers of their rows, each below the number of images of all ranks.
+    pub rows: Vec<u64>,
+}
 
 /// ReMixMatch and the mean it aligns by; blends and turns follow from seed and step.
 pub struct ReMixMatch {
@@ -131,10 +142,13 @@ impl ReMixMatch {
 
     /// The loss of telling how far each first strong view was turned: `[1]`.
     fn rotation(&self, network: &dyn Network, batch: &SslBatch) -> Tensor<1> {
-        let (images, turns) = (self.turn)(batch.step, batch.strong[0].clone());
+        let place = batch.places.unlabelled;
+        let Turned { images, quarters, rows } = (self.turn)(batch.step, batch.strong[0].clone(), place);
         // The second weak view is not used; its numbers are free for noise of their own.
-        let logits = network.auxiliary(images, &batch.weak_rows(1).collect::<Vec<_>>());
-        let turns = Tensor::<1, Int>::from_data(turns.as_slice(), &logits.device());
+        let first = batch.weak_rows(1).start - place.start as u64;
+        let rows: Vec<u64> = rows.into_iter().map(|row| first + row).collect();
+        let logits = network.auxiliary(images, &rows);
+        let turns = Tensor::<1, Int>::from_data(quarters.as_slice(), &logits.device());
         cross_entropy_rows(logits, Targets::Hard(turns)).mean()
     }
 }
@@ -159,15 +173,18 @@ impl Algorithm for ReMixMatch {
         let known = batch.labels.clone().inner().one_hot::<2>(classes).float();
 
         let (first, second) = (batch.strong[0].clone(), batch.strong[1].clone());
-        let images =
-            Tensor::cat(vec![batch.labelled.clone(), first.clone(), second, batch.weak[0].clone()], 0);
-        let targets = Tensor::cat(vec![known, guessed.clone(), guessed.clone(), guessed.clone()], 0);
-        let mix = (self.draw)(batch.step, labelled + 3 * unlabelled);
-        let targets = Tensor::from_inner(mix.apply(targets));
+        let (places, ranks) = (batch.places, network.ranks());
+        let mix = (self.draw)(batch.step, places.labelled.of + 3 * places.unlabelled.of);
+        let views = [first.clone(), second, batch.weak[0].clone()].map(|view| (view, places.unlabelled));
+        let images = [(batch.labelled.clone(), places.labelled)].into_iter().chain(views);
+        let images = mix.apply(images.collect(), ranks);
+        let guesses = || (guessed.clone(), places.unlabelled);
+        let targets = mix.apply(vec![(known, places.labelled), guesses(), guesses(), guesses()], ranks);
+        let targets = Tensor::from_inner(targets);
 
         let numbers = [batch.labelled_rows(), batch.strong_rows(0), batch.strong_rows(1), batch.weak_rows(0)];
         let rows: Vec<u64> = numbers.into_iter().flatten().chain(batch.strong_rows(0)).collect();
-        let logits = network.student(Tensor::cat(vec![mix.apply(images), first], 0), &rows);
+        let logits = network.student(Tensor::cat(vec![images, first], 0), &rows);
         let part = |all: &Tensor<2>, start, length| all.clone().narrow(0, start, length);
         let blended = labelled + 3 * unlabelled;
         let supervised = batch
@@ -200,23 +217,30 @@ impl Algorithm for ReMixMatch {
     }
 }
 
-/// Turns each image by a number of quarters drawn from the stream of seed and step; images come back sorted by it.
+/// Turns each image by a number of quarters drawn from the stream of seed and step; images come back sorted by it, and are
+/// numbered in that order over all ranks.
 fn turn_by_seed(seed: u64) -> Turn {
-    Box::new(move |step, images| {
+    Box::new(move |step, images, place| {
         let mut rng = stream(seed, Purpose::Turn, [step, 0, 0]);
-        let turns: Vec<usize> = (0..images.dims()[0]).map(|_| rng.random_range(0..TURNS)).collect();
-        let mut turned = Vec::new();
+        let turns: Vec<usize> = (0..place.of).map(|_| rng.random_range(0..TURNS)).collect();
+        let here = place.start..place.start + images.dims()[0];
+        let (mut turned, mut sorted, mut rows, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for quarters in 0..TURNS {
-            let own = (0i32..).zip(&turns).filter(|(_, turn)| **turn == quarters).map(|(row, _)| row);
-            let own: Vec<i32> = own.collect();
+            let mut own = Vec::new();
+            for (image, _) in turns.iter().enumerate().filter(|(_, turn)| **turn == quarters) {
+                if here.contains(&image) {
+                    own.push((image - here.start) as i32);
+                    rows.push(row);
+                }
+                row += 1;
+            }
             if !own.is_empty() {
+                sorted.extend(own.iter().map(|_| quarters as i32));
                 let own = Tensor::<1, Int>::from_data(own.as_slice(), &images.device());
                 turned.push(turned_by(images.clone().select(0, own), quarters));
             }
         }
-        let mut turns: Vec<i32> = turns.into_iter().map(|turn| turn as i32).collect();
-        turns.sort_unstable();
-        (Tensor::cat(turned, 0), turns)
+        Turned { images: Tensor::cat(turned, 0), quarters: sorted, rows }
     })
 }
 
@@ -259,7 +283,8 @@ mod tests {
     fn every_image_is_turned_as_it_says() {
         // Image `i` holds 4i .. 4i + 3: its smallest value tells which one it is.
         let images = Tensor::<1, Int>::arange(0..80, &Device::flex()).float().reshape([20, 1, 2, 2]);
-        let (turned, turns) = turn_by_seed(3)(5, images.clone());
+        let Turned { images: turned, quarters: turns, rows } =
+            turn_by_seed(3)(5, images.clone(), Place::whole(20));
         let (turned, mut seen) = (values(turned), Vec::new());
         for (image, turn) in turned.chunks(4).zip(&turns) {
             let which = image.iter().copied().fold(f32::INFINITY, f32::min) as usize / 4;
@@ -269,6 +294,27 @@ mod tests {
         }
         seen.sort_unstable();
         assert!(seen.into_iter().eq(0..20));
-        assert_eq!(turn_by_seed(3)(5, images).1, turns);
+        assert!(rows.into_iter().eq(0..20));
+        assert_eq!(turn_by_seed(3)(5, images, Place::whole(20)).quarters, turns);
+    }
+
+    #[test]
+    fn ranks_turn_and_number_images_as_one_does() {
+        let images = Tensor::<1, Int>::arange(0..80, &Device::flex()).float().reshape([20, 1, 2, 2]);
+        let whole = turn_by_seed(3)(5, images.clone(), Place::whole(20));
+        let all = values(whole.images);
+        let mut seen = Vec::new();
+        for part in [0..9, 9..11, 11..20] {
+            let own = images.clone().narrow(0, part.start, part.len());
+            let turned = turn_by_seed(3)(5, own, Place::of(&part, 20));
+            for (place, row) in turned.rows.iter().map(|row| *row as usize).enumerate() {
+                let image = values(turned.images.clone().narrow(0, place, 1));
+                assert_eq!(image, all[4 * row..4 * row + 4]);
+                assert_eq!(turned.quarters[place], whole.quarters[row]);
+                seen.push(row);
+            }
+        }
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..20));
     }
 }

@@ -258,7 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::algorithms::{AlgorithmConfig, Objective};
+    use crate::algorithms::{AlgorithmConfig, Objective, Places};
 
     /// Images `[N, C, 1, 1]` are their own logits.
     struct Given;
@@ -300,6 +300,7 @@ mod tests {
             weak: Vec::new(),
             strong: vec![strong.clone()],
             indices: vec![9, 4],
+            places: Places::whole(1, 2),
             step: 0,
             total_steps: 10,
             skip_masked: true,

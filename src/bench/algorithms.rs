@@ -17,9 +17,9 @@ use crate::algorithms::{
     Algorithm, AlgorithmBuilder, AlgorithmConfig, AlgorithmName, Network, Objective, Problem, Views,
 };
 use crate::augment::Normalisation;
-use crate::config::{AlignmentTarget, Precision, TrainingConfig};
+use crate::config::{AlignmentTarget, DistributionConfig, Precision, TrainingConfig};
 use crate::device;
-use crate::training::{HostBatch, Session, Setup};
+use crate::training::{Crew, HostBatch, Session, Setup};
 
 /// Steps before the measured ones.
 const WARM_UP: u32 = 2;
@@ -114,15 +114,19 @@ pub fn algorithms(options: &AlgorithmsOptions) -> Result<Vec<AlgorithmReport>, B
     let mut subjects = configs
         .iter()
         .map(|config| {
-            let session = Session::new(Setup {
-                model: &model,
-                algorithm: config,
-                training: &training,
-                normalisation: &normalisation,
-                problem: problem.clone(),
-                objective: Objective::default(),
-                alignment: AlignmentTarget::Off,
-            })?;
+            let session = Session::new(
+                Setup {
+                    model: &model,
+                    algorithm: config,
+                    training: &training,
+                    distribution: DistributionConfig::default(),
+                    normalisation: &normalisation,
+                    problem: problem.clone(),
+                    objective: Objective::default(),
+                    alignment: AlignmentTarget::Off,
+                },
+                Crew::alone(options.batch as usize),
+            )?;
             let algorithm = config.build(&problem);
             Ok(Subject { config, views: session.views(), session, algorithm, steps: vec![], own: vec![] })
         })
@@ -171,7 +175,7 @@ impl Subject<'_> {
         let (first, second) = (batch(), batch());
         sync(device)?;
         let start = Instant::now();
-        let scalars = self.session.advance(first, 5e-5);
+        let (scalars, _) = self.session.advance(first, 5e-5, 0);
         read(scalars);
         sync(device)?;
         let whole = start.elapsed().as_secs_f64();

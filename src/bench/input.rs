@@ -16,7 +16,7 @@ use crate::algorithms::Views;
 use crate::augment::{View, ViewConfig, measure_views};
 use crate::data::{CacheOptions, ImageCache, Order, Sampler, ScanOptions, Silent, Source, scan};
 use crate::inference::images_to_tensor;
-use crate::training::Loader;
+use crate::training::{Intake, Loader};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
@@ -124,8 +124,8 @@ fn measure_tensors(
         labels: &[],
         views,
         seed: 0,
-        labelled: (Sampler::new(all.clone(), Order::Labelled, 0)?, 0),
-        unlabelled: Some((Sampler::new(all, Order::Unlabelled, 0)?, batch)),
+        labelled: Intake::whole(Sampler::new(all.clone(), Order::Labelled, 0)?, 0),
+        unlabelled: Some(Intake::whole(Sampler::new(all, Order::Unlabelled, 0)?, batch)),
         wanted: Views { weak: 1, strong: 1 },
     };
     let device = Device::flex();

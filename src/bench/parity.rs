@@ -20,7 +20,7 @@ use rand::Rng;
 use serde::Serialize;
 
 use super::{BenchError, limit_threads, parse_choice, significant};
-use crate::algorithms::{AlgorithmBuilder, AlgorithmConfig, Objective, Problem, SslBatch};
+use crate::algorithms::{AlgorithmBuilder, AlgorithmConfig, Objective, Places, Problem, SslBatch};
 use crate::augment::{Filter, Normalisation, resize};
 use crate::config::{OptimizerName, Precision};
 use crate::device;
@@ -240,6 +240,7 @@ fn smooth_batch(size: usize, device: &Device) -> SslBatch {
         weak: vec![images(UNLABELLED)],
         strong: vec![images(UNLABELLED)],
         indices: (0..UNLABELLED as u32).collect(),
+        places: Places::whole(LABELLED, UNLABELLED),
         step: 0,
         total_steps: 1000,
         // A pseudo-label at the very threshold may fall to either side; the loss must not hang on it.

@@ -13,9 +13,9 @@ use super::process::{peak_host_mib, program, reserved_device_mib};
 use super::{BenchError, limit_threads, parse_choice, significant};
 use crate::algorithms::{AlgorithmConfig, AlgorithmName, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
-use crate::config::{AlignmentTarget, Precision, Switch, TrainingConfig};
+use crate::config::{AlignmentTarget, DistributionConfig, Precision, Switch, TrainingConfig};
 use crate::device;
-use crate::training::{HostBatch, Session, Setup};
+use crate::training::{Crew, HostBatch, Session, Setup};
 
 /// Steps before the measured ones: memory is touched, GPU kernels are compiled and chosen.
 const WARM_UP: u32 = 2;
@@ -123,15 +123,19 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     let (algorithm, normalisation) =
         (AlgorithmConfig { name: options.algorithm, ..AlgorithmConfig::default() }, Normalisation::default());
     let unlabelled = (options.batch * options.uratio) as usize;
-    let mut session = Session::new(Setup {
-        model: &model,
-        algorithm: &algorithm,
-        training: &training,
-        normalisation: &normalisation,
-        problem: Problem::bare(options.classes as usize, unlabelled, 1000, &device),
-        objective: Objective::default(),
-        alignment: AlignmentTarget::Off,
-    })?;
+    let mut session = Session::new(
+        Setup {
+            model: &model,
+            algorithm: &algorithm,
+            training: &training,
+            distribution: DistributionConfig::default(),
+            normalisation: &normalisation,
+            problem: Problem::bare(options.classes as usize, unlabelled, 1000, &device),
+            objective: Objective::default(),
+            alignment: AlignmentTarget::Off,
+        },
+        Crew::alone(options.batch as usize),
+    )?;
     let views = session.views();
     let skips = !options.exact && model.rows_are_independent();
     let (mut seconds, mut masks, mut computed, mut loss) = (Vec::new(), 0.0, 0.0, f64::NAN);
@@ -139,7 +143,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         let batch = HostBatch::noise(options.batch as usize, unlabelled, views, &model, u64::from(number));
         sync(&device)?;
         let start = Instant::now();
-        let scalars = session.advance(batch, training.lr);
+        let (scalars, _) = session.advance(batch, training.lr, 0);
         let mut mask_ratio = 0.0;
         for (name, value) in scalars {
             let value = value.into_data().iter::<f64>().next().unwrap_or(f64::NAN);

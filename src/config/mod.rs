@@ -16,6 +16,7 @@
 
 mod clustering;
 mod confidence;
+mod distribution;
 mod error;
 mod labels;
 mod layers;
@@ -31,6 +32,7 @@ pub use clustering::{
     ClusteringConfig, ClusteringMethod, FeatureSource, HeadStart, ScanConfig, Search, SimClrConfig,
 };
 pub use confidence::{ConfidenceConfig, TemperatureChoice};
+pub use distribution::{DistributionConfig, Scaling, WireFormat};
 pub use error::{ConfigError, Origin};
 pub use labels::{AlignmentTarget, LabelConfig, Sampling};
 pub use layers::{Override, Tables, variable_name};

@@ -286,5 +286,5 @@ fn mismatch(error: &toml::de::Error, values: &Values) -> ConfigError {
 
 /// Keys that change no result, and so do not tell one run from another.
 fn shapes_nothing(key: &str) -> bool {
-    ["run.", "published."].iter().any(|section| key.starts_with(section))
+    ["run.", "published.", "distribution.bucket_mib"].iter().any(|section| key.starts_with(section))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use harvest_models::LoadOptions;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusteringConfig, ConfidenceConfig, LabelConfig, PublishedConfig};
+use super::{ClusteringConfig, ConfidenceConfig, DistributionConfig, LabelConfig, PublishedConfig};
 use crate::algorithms::AlgorithmConfig;
 use crate::augment::{ViewConfig, ViewConfigError};
 use crate::bounds::Lower::{Above, From};
@@ -45,6 +45,8 @@ pub struct Config {
     pub confidence: ConfidenceConfig,
     /// How unlabelled images are grouped.
     pub clustering: ClusteringConfig,
+    /// How several ranks share a step.
+    pub distribution: DistributionConfig,
     /// Where it runs; nothing here changes a result.
     pub run: RunConfig,
     /// What others published on the same images, for recipes that repeat it; nothing here changes a result.
@@ -356,6 +358,7 @@ impl Config {
         self.labels.check(self.algorithm.name)?;
         self.confidence.check()?;
         self.clustering.check()?;
+        self.distribution.check()?;
         self.published.check()?;
         super::members::check(self)?;
         self.algorithm.check()

@@ -24,7 +24,7 @@ use crate::report::{
     ConfigurationRow, MemberRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg,
     standard_charts,
 };
-use crate::training::{Job, Outcome, Setup, TrainError, train};
+use crate::training::{Crew, Job, Outcome, Setup, TrainError, train};
 use crate::weights;
 
 /// File of a run folder that holds a [`Finished`].
@@ -197,6 +197,7 @@ impl Experiment<'_> {
             labels: &labels,
             split: self.split,
             device: self.device.clone(),
+            crew: Crew::alone(self.config.value.training.batch as usize),
         };
         let bar = progress.begin("training", job.total_steps());
         let outcome = train(&job, run.dir(), stop, &bar);

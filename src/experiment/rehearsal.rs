@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Experiment, ExperimentError};
 use crate::algorithms::Views;
 use crate::report::thousands;
-use crate::training::{HostBatch, Session, Setup, TrainError, total_steps};
+use crate::training::{Crew, HostBatch, Session, Setup, TrainError, total_steps};
 
 /// What a run would do.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl Experiment<'_> {
         let (config, labels) = (&self.config.value, self.dataset.labels());
         let setup = Setup::of(config, self.algorithm, &self.model, &labels, self.split, &self.device);
         let counts = setup.problem.labelled_per_class.clone();
-        let mut session = Session::new(setup)?;
+        let mut session = Session::new(setup, Crew::alone(2))?;
         let pretrained = match &config.model.pretrained {
             Some(weights) => {
                 let report = session.load_weights(weights, config.model.load_options());
@@ -37,8 +37,8 @@ impl Experiment<'_> {
         let parameters = session.num_parameters();
         // Two of each: batch normalisation needs more than one image.
         let unlabelled = if views == Views::NONE { 0 } else { 2 };
-        let scalars =
-            session.advance(HostBatch::noise(2, unlabelled, views, &self.model, 0), config.training.lr);
+        let batch = HostBatch::noise(2, unlabelled, views, &self.model, 0);
+        let (scalars, _) = session.advance(batch, config.training.lr, 0);
         let loss = scalars.into_iter().next().map_or(f32::NAN, |(_, loss)| loss.into_scalar::<f32>());
 
         let (manifest, split, training) = (&self.dataset.manifest, self.split, &config.training);

@@ -3,13 +3,15 @@
 //! A batch is a function of the seed and the step's number alone; a thread makes the next ones while the present one
 //! is trained on.
 
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
 use harvest_models::ClassifierConfig;
 use rand::{Rng, RngExt};
 
-use crate::algorithms::Views;
+use super::crew::Crew;
+use crate::algorithms::{Place, Places, Views};
 use crate::augment::{View, ViewConfig, ViewRequest, fill_views};
 use crate::data::{ImageCache, Pick, Sampler};
 use crate::random::{Purpose, stream};
@@ -17,7 +19,7 @@ use crate::random::{Purpose, stream};
 /// How many batches wait at most.
 const AHEAD: usize = 2;
 
-/// Views of one step, as bytes `[images, size, size, 3]`.
+/// Views of one step, as bytes `[images, size, size, 3]`; of this rank's images alone.
 #[derive(Debug)]
 pub struct HostBatch {
     /// The step it is for.
@@ -32,6 +34,8 @@ pub struct HostBatch {
     pub strong: Vec<Vec<u8>>,
     /// Which unlabelled images.
     pub indices: Vec<u32>,
+    /// Where these images lie among those of all ranks.
+    pub places: Places,
     /// Passes over the unlabelled (else the labelled) images that are complete before this step.
     pub epoch: u64,
 }
@@ -58,7 +62,32 @@ impl HostBatch {
         let images = views(labelled);
         let labels = (0..labelled).map(|_| rng.random_range(0..model.classes() as i32)).collect();
         let indices = (0..unlabelled as u32).collect();
-        Self { step, labelled: images, labels, weak, strong, indices, epoch: 0 }
+        let places = Places::whole(labelled, unlabelled);
+        Self { step, labelled: images, labels, weak, strong, indices, places, epoch: 0 }
+    }
+
+    /// The rows of a rank of `crew`, of a batch that holds those of all ranks.
+    pub fn of(self, crew: &Crew) -> Self {
+        let (labelled, unlabelled) = (self.labels.len(), self.indices.len());
+        let rows = [labelled, unlabelled].map(|count| crew.rows_among(count));
+        let cut = |bytes: Vec<u8>, rows: &Range<usize>, of: usize| {
+            let each = bytes.len() / of.max(1);
+            bytes[rows.start * each..rows.end * each].to_vec()
+        };
+        let views =
+            |views: Vec<Vec<u8>>| views.into_iter().map(|view| cut(view, &rows[1], unlabelled)).collect();
+        Self {
+            labelled: cut(self.labelled, &rows[0], labelled),
+            labels: self.labels[rows[0].clone()].to_vec(),
+            weak: views(self.weak),
+            strong: views(self.strong),
+            indices: self.indices[rows[1].clone()].to_vec(),
+            places: Places {
+                labelled: Place::of(&rows[0], labelled),
+                unlabelled: Place::of(&rows[1], unlabelled),
+            },
+            ..self
+        }
     }
 }
 
@@ -73,18 +102,50 @@ pub struct Loader<'a> {
     pub views: &'a ViewConfig,
     /// Seed of the views.
     pub seed: u64,
-    /// Order of labelled images and how many make a step.
-    pub labelled: (Sampler, usize),
-    /// Order of unlabelled images and how many make a step; none for algorithms that need none.
-    pub unlabelled: Option<(Sampler, usize)>,
+    /// Labelled images.
+    pub labelled: Intake,
+    /// Unlabelled images; none for algorithms that need none.
+    pub unlabelled: Option<Intake>,
     /// Which views of unlabelled images to make.
     pub wanted: Views,
+}
+
+/// Images of one kind, and which of them a step takes.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// Their order, which all ranks share.
+    sampler: Sampler,
+    /// How many a step takes over all ranks.
+    batch: usize,
+    /// This rank's among them.
+    rows: Range<usize>,
+}
+
+impl Intake {
+    /// `batch` images a step, all of them here.
+    pub fn whole(sampler: Sampler, batch: usize) -> Self {
+        Self { sampler, batch, rows: 0..batch }
+    }
+
+    /// `batch` images a step over all ranks of `crew`, of which this rank takes its own.
+    pub fn of(crew: &Crew, sampler: Sampler, batch: usize) -> Self {
+        Self { sampler, batch, rows: crew.rows_among(batch) }
+    }
+
+    fn picks(&mut self, step: u64) -> Vec<Pick> {
+        let position = step * self.batch as u64 + self.rows.start as u64;
+        self.sampler.at(position, self.rows.len())
+    }
+
+    fn place(&self) -> Place {
+        Place::of(&self.rows, self.batch)
+    }
 }
 
 impl Loader<'_> {
     /// The batch of step `step`.
     pub fn batch(&mut self, step: u64) -> HostBatch {
-        let picks = self.labelled.0.batch(step, self.labelled.1);
+        let picks = self.labelled.picks(step);
         let labels = picks
             .iter()
             .map(|pick| {
@@ -93,7 +154,7 @@ impl Loader<'_> {
             })
             .collect();
         let unlabelled = match &mut self.unlabelled {
-            Some((sampler, count)) => sampler.batch(step, *count),
+            Some(intake) => intake.picks(step),
             None => Vec::new(),
         };
         HostBatch {
@@ -104,6 +165,10 @@ impl Loader<'_> {
             strong: self.all_views(&unlabelled, &[View::Strong, View::StrongSecond][..self.wanted.strong]),
             epoch: unlabelled.first().or(picks.first()).map_or(0, |pick| pick.epoch),
             indices: unlabelled.into_iter().map(|pick| pick.index).collect(),
+            places: Places {
+                labelled: self.labelled.place(),
+                unlabelled: self.unlabelled.as_ref().map_or(Place::whole(0), Intake::place),
+            },
         }
     }
 

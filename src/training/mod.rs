@@ -2,8 +2,10 @@
 //!
 //! The loop never asks which algorithm or which network it runs.
 
+mod arrivals;
 mod auxiliary;
 mod averaging;
+mod buffer;
 pub mod checkpoint;
 mod crew;
 mod ema;
@@ -11,6 +13,9 @@ mod evaluation;
 mod loader;
 mod network;
 mod optimizer;
+mod plan;
+mod ranks;
+mod reduction;
 mod schedule;
 mod scope;
 mod session;
@@ -22,9 +27,10 @@ pub(crate) use averaging::average_gradients;
 pub use crew::{Crew, TooManyRanks};
 pub use ema::Ema;
 pub use evaluation::evaluate_each;
-pub use loader::{HostBatch, Loader};
+pub use loader::{HostBatch, Intake, Loader};
 pub use network::StepNetwork;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError};
+pub use reduction::ReduceTimes;
 pub use schedule::{CosineWithWarmup, FIXMATCH_CYCLES, HalfCosine};
 pub use scope::ScopeError;
 pub use session::{Scalars, Session};

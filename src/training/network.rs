@@ -1,9 +1,9 @@
 //! A classifier as the algorithms see it during one step.
 
 use burn::tensor::Tensor;
-use harvest_models::{AuxiliaryHead, Classifier, Mode, Noise, Rows};
+use harvest_models::{AuxiliaryHead, Classifier, Company, Mode, Noise, Rows};
 
-use crate::algorithms::Network;
+use crate::algorithms::{Alone, Network, Ranks};
 
 /// The student (tracked) and the teacher (the same weights, off the graph) of one step.
 ///
@@ -18,6 +18,8 @@ pub struct StepNetwork<'a> {
     rows_are_independent: bool,
     /// Key of this step's stochastic depth.
     noise: u64,
+    ranks: &'a dyn Ranks,
+    company: Company<'a>,
 }
 
 impl<'a> StepNetwork<'a> {
@@ -30,6 +32,8 @@ impl<'a> StepNetwork<'a> {
             auxiliary: None,
             rows_are_independent,
             noise,
+            ranks: &Alone,
+            company: Company::default(),
         }
     }
 
@@ -38,26 +42,40 @@ impl<'a> StepNetwork<'a> {
         Self { average: Some(average), auxiliary, ..self }
     }
 
-    fn mode<'r>(&self, rows: &'r [u64]) -> Mode<'r> {
-        Mode::Train { noise: Noise { seed: self.noise, rows: Rows::Each(rows) } }
+    /// Trained by several ranks. `company`: who takes part in the student's passes; a teacher's have no backward pass, and so
+    /// no watcher.
+    pub fn among(self, ranks: &'a dyn Ranks, company: Company<'a>) -> Self {
+        Self { ranks, company, ..self }
+    }
+
+    fn mode<'r>(&'r self, rows: &'r [u64], company: Company<'r>) -> Mode<'r> {
+        Mode::Train { noise: Noise { seed: self.noise, rows: Rows::Each(rows) }, company }
+    }
+
+    fn learning<'r>(&'r self, rows: &'r [u64]) -> Mode<'r> {
+        self.mode(rows, self.company)
+    }
+
+    fn teaching<'r>(&'r self, rows: &'r [u64]) -> Mode<'r> {
+        self.mode(rows, Company { watcher: None, ..self.company })
     }
 }
 
 impl Network for StepNetwork<'_> {
     fn student(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
-        self.student.forward(images, self.mode(rows)).logits
+        self.student.forward(images, self.learning(rows)).logits
     }
 
     fn teacher(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
-        self.teacher.forward(images.inner(), self.mode(rows)).logits
+        self.teacher.forward(images.inner(), self.teaching(rows)).logits
     }
 
     fn average(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
-        self.average.unwrap_or(&self.teacher).forward(images.inner(), self.mode(rows)).logits
+        self.average.unwrap_or(&self.teacher).forward(images.inner(), self.teaching(rows)).logits
     }
 
     fn auxiliary(&self, images: Tensor<4>, rows: &[u64]) -> Tensor<2> {
-        let output = self.student.forward(images, self.mode(rows));
+        let output = self.student.forward(images, self.learning(rows));
         match self.auxiliary {
             Some(head) => head.forward(output.features),
             None => output.logits.narrow(1, 0, 0),
@@ -66,5 +84,9 @@ impl Network for StepNetwork<'_> {
 
     fn rows_are_independent(&self) -> bool {
         self.rows_are_independent
+    }
+
+    fn ranks(&self) -> &dyn Ranks {
+        self.ranks
     }
 }

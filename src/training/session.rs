@@ -1,16 +1,22 @@
 //! The moving parts of a run between two steps: network, optimizer, average, algorithm.
 
+use std::sync::Arc;
+
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
-use harvest_models::{AuxiliaryHead, Classifier, ConfigError, LoadOptions, LoadReport};
+use harvest_kernels::Exchange;
+use harvest_models::{AuxiliaryHead, Classifier, Company, ConfigError, LoadOptions, LoadReport, PretextHead};
 use rand::RngExt;
 
 use super::auxiliary::Auxiliary;
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
+use super::crew::Crew;
 use super::ema::Ema;
 use super::loader::HostBatch;
 use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig};
+use super::ranks::JointStatistics;
+use super::reduction::{ReduceTimes, Reduction};
 use super::scope::{self, Scope};
 use super::setup::Setup;
 use crate::algorithms::{Algorithm, SslBatch, Views};
@@ -29,6 +35,11 @@ pub struct Session<'a> {
     auxiliary: Option<Auxiliary>,
     /// What of the network is tracked.
     scope: Scope,
+    crew: Crew,
+    /// How gradients are summed over several ranks, since the first step with the present scope.
+    reduction: Option<Reduction>,
+    /// The ranks whose images are normalised together, if they are.
+    statistics: Option<Arc<dyn Exchange>>,
     /// Steps done.
     pub step: u64,
 }
@@ -37,11 +48,11 @@ pub struct Session<'a> {
 pub type Scalars = Vec<(&'static str, Tensor<1>)>;
 
 impl<'a> Session<'a> {
-    /// Before the first step, with weights from the seed or from `pretrained`.
+    /// Before the first step, with weights from the seed, shared by the ranks of `crew`.
     ///
     /// # Errors
     /// If there can be no such network.
-    pub fn new(setup: Setup<'a>) -> Result<Self, ConfigError> {
+    pub fn new(setup: Setup<'a>, crew: Crew) -> Result<Self, ConfigError> {
         let device = setup.problem.device.clone().autodiff();
         let seed = stream(setup.training.seed, Purpose::Initialisation, [0; 3]).random();
         let mut network = setup.model.init(seed, &device)?.with_precision(setup.precision());
@@ -63,7 +74,11 @@ impl<'a> Session<'a> {
             let head = AuxiliaryHead::new(&network, algorithm.auxiliary_outputs(), seed, &device);
             Auxiliary::new(head, optimizer.clone())
         });
+        let joint = crew.world_size() > 1 && setup.distribution.sync_batch_norm;
         Ok(Self {
+            statistics: joint.then(|| Arc::new(JointStatistics(crew.clone())) as Arc<dyn Exchange>),
+            reduction: None,
+            crew,
             ema: average(&setup, algorithm.as_ref(), &network),
             optimizer: Optimizer::new(optimizer, &network),
             algorithm,
@@ -106,33 +121,93 @@ impl<'a> Session<'a> {
             let network = std::mem::replace(&mut self.network, self.ema.network().clone());
             self.network = network.tracking(|parameter| scope.moves(parameter));
             self.scope = scope;
+            self.reduction = None;
         }
     }
 
-    /// One step on `batch` with learning rate `lr`. Reads nothing back from the device, but for the mask where masked
-    /// views are left out.
-    pub fn advance(&mut self, batch: HostBatch, lr: f64) -> Scalars {
+    /// Plans which gradients travel together, before the first step with a scope.
+    fn plan(&mut self) {
+        if self.crew.world_size() > 1 && self.reduction.is_none() {
+            let mut parameters = self.network.parameters();
+            parameters.extend(self.auxiliary.iter().flat_map(|auxiliary| auxiliary.head().parameters()));
+            self.reduction = Some(Reduction::new(&self.crew, &self.setup.distribution, parameters));
+        }
+    }
+
+    /// One step on `batch`, this rank's rows of it, with learning rate `lr`. On a single rank it reads nothing back from the
+    /// device, but for the mask where masked views are left out.
+    ///
+    /// `wants` is a set of bits; what comes back beside the scalars is what any rank wanted in this step, the same on every
+    /// rank. The scalars are of this rank's rows: [`Session::mean`] makes them everybody's.
+    pub fn advance(&mut self, batch: HostBatch, lr: f64, wants: u32) -> (Scalars, u32) {
+        self.plan();
         let batch = self.upload(batch);
         let noise = stream(self.setup.training.seed, Purpose::Network, [self.step, 0, 0]).random();
         let independent = self.setup.model.rows_are_independent();
         let head = self.auxiliary.as_ref().map(Auxiliary::head);
-        let network = StepNetwork::new(&self.network, independent, noise).beside(self.ema.network(), head);
+        if let Some(reduction) = &self.reduction {
+            reduction.begin(&self.network);
+            head.into_iter().for_each(|head| reduction.begin(head));
+        }
+        let watcher = self.reduction.as_ref().map(Reduction::watcher);
+        let company = Company { watcher: watcher.as_ref(), statistics: self.statistics.as_ref() };
+        let network = StepNetwork::new(&self.network, independent, noise)
+            .beside(self.ema.network(), head)
+            .among(&self.crew, company);
         let step = self.algorithm.step(&network, &batch);
         let mut scalars = vec![("loss", step.total.clone().inner())];
         scalars.extend(step.scalars);
+        let vote = self.crew.vote(wants);
         let mut gradients = step.total.backward();
-        if let Some(auxiliary) = &mut self.auxiliary {
-            let own = auxiliary.own(&mut gradients);
+        let mut own = self.auxiliary.as_ref().map(|auxiliary| auxiliary.own(&mut gradients));
+        let mut gradients = GradientsParams::from_grads(gradients, &self.network);
+        if let Some(reduction) = &mut self.reduction {
+            reduction.contribute(&self.network, &gradients);
+            let head = self.auxiliary.as_ref().map(Auxiliary::head).zip(own.as_mut());
+            if let Some((head, own)) = &head {
+                reduction.contribute(*head, own);
+            }
+            reduction.arrive();
+            reduction.spread(&self.network, &mut gradients);
+            if let Some((head, own)) = head {
+                reduction.spread(head, own);
+            }
+            reduction.end();
+        }
+        if let Some((auxiliary, own)) = self.auxiliary.as_mut().zip(own) {
             auxiliary.update(own, lr);
         }
-        let mut gradients = GradientsParams::from_grads(gradients, &self.network);
         // A stand-in keeps the field filled: with a second handle on the weights the optimizer could not work in place.
         let network = std::mem::replace(&mut self.network, self.ema.network().clone());
         self.network = self.optimizer.step(network, &mut gradients, lr);
         self.ema.follow(&self.network);
         self.step += 1;
         self.track();
-        scalars
+        (scalars, self.crew.agreed(vote))
+    }
+
+    /// The mean of numbers over ranks, weighted by their parts of a step. All ranks must call it, with as many numbers.
+    pub fn mean(&self, own: &[f32]) -> Vec<f32> {
+        self.crew.mean(own)
+    }
+
+    /// Makes running statistics the same on all ranks, which must call it together before they are used or saved. Without
+    /// batch normalisation, or where it is synchronised, they are already.
+    pub fn settle(&self) {
+        if self.crew.world_size() == 1 || self.statistics.is_some() {
+            return;
+        }
+        for network in [&self.network, self.ema.network()] {
+            let own = network.running_statistics();
+            if !own.is_empty() {
+                network.set_running_statistics(&self.crew.mean(&own));
+            }
+        }
+    }
+
+    /// What summing gradients over ranks took since this was last asked, or since what moves changed; nothing on one rank.
+    pub fn take_reduce_times(&mut self) -> ReduceTimes {
+        self.reduction.as_mut().map(Reduction::take_times).unwrap_or_default()
     }
 
     /// A batch on the device, normalised.
@@ -146,6 +221,7 @@ impl<'a> Session<'a> {
             weak: batch.weak.into_iter().map(images).collect(),
             strong: batch.strong.into_iter().map(images).collect(),
             indices: batch.indices,
+            places: batch.places,
             step: batch.step,
             total_steps: self.setup.problem.total_steps,
             skip_masked: self.setup.training.skip_masked != Switch::Off,

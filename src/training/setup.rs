@@ -6,7 +6,7 @@ use harvest_models::ClassifierConfig;
 use super::scope::{self, ScopeError};
 use crate::algorithms::{Algorithm, AlgorithmBuilder, Aligned, Objective, Problem};
 use crate::augment::Normalisation;
-use crate::config::{AlignmentTarget, Config, Precision, TrainingConfig};
+use crate::config::{AlignmentTarget, Config, DistributionConfig, Precision, TrainingConfig};
 use crate::data::Split;
 
 /// What [`Session::new`] builds from.
@@ -18,6 +18,8 @@ pub struct Setup<'a> {
     pub algorithm: &'a dyn AlgorithmBuilder,
     /// Everything about optimisation.
     pub training: &'a TrainingConfig,
+    /// How ranks share a step.
+    pub distribution: DistributionConfig,
     /// What views are scaled with.
     pub normalisation: &'a Normalisation,
     /// Classes, images, steps; its device is where the run computes, without autodiff.
@@ -47,6 +49,7 @@ impl<'a> Setup<'a> {
             model,
             algorithm,
             training: &config.training,
+            distribution: config.distribution.clone(),
             normalisation: &config.views.normalisation,
             problem,
             objective,

@@ -8,8 +8,9 @@ use burn::tensor::{Device, Tensor};
 use harvest_models::{Classifier, ClassifierConfig, ConfigError};
 
 use super::checkpoint::{CheckpointError, Checkpoints};
+use super::crew::Crew;
 use super::evaluation::evaluate_each;
-use super::loader::Loader;
+use super::loader::{Intake, Loader};
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
 use super::scope::{self, ScopeError};
 use super::session::{Scalars, Session};
@@ -41,6 +42,8 @@ pub struct Job<'a> {
     pub split: &'a Split,
     /// Where to compute; without autodiff.
     pub device: Device,
+    /// The ranks that share each step.
+    pub crew: Crew,
 }
 
 /// What came of a run.
@@ -168,9 +171,10 @@ impl Job<'_> {
             labels: self.labels,
             views: &self.config.views,
             seed: training.seed,
-            labelled: (labelled, batch),
+            labelled: Intake::of(&self.crew, labelled, batch),
             wanted,
-            unlabelled: unlabelled.map(|sampler| (sampler, batch * training.unlabelled_ratio as usize)),
+            unlabelled: unlabelled
+                .map(|sampler| Intake::of(&self.crew, sampler, batch * training.unlabelled_ratio as usize)),
         })
     }
 
@@ -209,7 +213,7 @@ pub fn train(
     job.algorithm.ready()?;
     let kind = setup.kind();
     let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?;
-    let mut session = Session::new(setup)?;
+    let mut session = Session::new(setup, job.crew.clone())?;
     let (mut best, mut earlier, mut saved) = (None, 0.0, None);
     if let Some(checkpoint) = checkpoints.last(&kind)? {
         (best, earlier) = (checkpoint.progress.best, checkpoint.progress.seconds);
@@ -240,7 +244,7 @@ pub fn train(
         while session.step < total {
             let Ok(batch) = batches.recv() else { break };
             let (step, epoch, lr) = (batch.step, batch.epoch, schedule.rate(batch.step));
-            let scalars = session.advance(batch, lr);
+            let (scalars, _) = session.advance(batch, lr, 0);
             let line = step % u64::from(training.log_every) == 0 || session.step == total;
             logs.flush_pending(progress, saved)?;
             logs.pending = Some(Pending { step, epoch, lr, scalars, images: per_step, line });

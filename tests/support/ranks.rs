@@ -65,6 +65,10 @@ impl Case<'_> {
             };
             let batch = SslBatch {
                 labels: Tensor::<1, Int>::from_data(&labels[share(labels.len(), ranks)], &device),
+                places: Places {
+                    labelled: Place::of(&share(labels.len(), ranks), labels.len()),
+                    unlabelled: Place::of(&share(all.len(), ranks), all.len()),
+                },
                 indices: all[share(all.len(), ranks)].iter().map(|index| *index as u32).collect(),
                 step: t as u64,
                 total_steps: steps,

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use harvest::algorithms::Views;
 use harvest::data::{Order, Sampler};
-use harvest::training::{HostBatch, Loader};
+use harvest::training::{HostBatch, Intake, Loader};
 
 use crate::world::{World, assert_same_run, metrics, resnet_recipe, run, this_test, vit_recipe};
 
@@ -64,13 +64,13 @@ fn a_batch_is_a_function_of_the_step() {
             labels: job.labels,
             views: &job.config.views,
             seed: 3,
-            labelled: (sampler(&job.split.labelled, Order::Labelled), 4),
-            unlabelled: Some((sampler(&job.split.unlabelled, Order::Unlabelled), 8)),
+            labelled: Intake::whole(sampler(&job.split.labelled, Order::Labelled), 4),
+            unlabelled: Some(Intake::whole(sampler(&job.split.unlabelled, Order::Unlabelled), 8)),
         }
     };
     let parts = |batch: HostBatch| {
-        let HostBatch { step, labelled, labels, weak, strong, indices, epoch } = batch;
-        (step, labelled, labels, weak, strong, indices, epoch)
+        let HostBatch { step, labelled, labels, weak, strong, indices, places, epoch } = batch;
+        (step, labelled, labels, weak, strong, indices, places, epoch)
     };
     let mut forwards = loader();
     let mut expected: Vec<_> = (0..8).map(|step| parts(forwards.batch(step))).collect();

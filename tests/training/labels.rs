@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use harvest::algorithms::{
-    Algorithm, AlgorithmBuilder, AlgorithmName, Aligned, Network, PseudoLabels, SslBatch, StepLoss, Student,
-    Targets,
+    Algorithm, AlgorithmBuilder, AlgorithmName, Aligned, Network, Places, PseudoLabels, SslBatch, StepLoss,
+    Student, Targets,
 };
 use harvest::algorithms::{Alignment, Problem};
 use harvest::config::{AlignmentTarget, Sampling};
@@ -126,6 +126,7 @@ fn an_aligned_algorithm_sees_aligned_predictions() {
             weak: vec![weak.clone()],
             strong: vec![weak.clone()],
             indices: vec![0, 1, 2, 3],
+            places: Places::whole(2, 4),
             step,
             total_steps: 100,
             skip_masked: true,

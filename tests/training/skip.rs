@@ -9,8 +9,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use harvest::algorithms::{
-    AlgorithmBuilder, AlgorithmConfig, AlgorithmName, FixMatchConfig, FreeMatchConfig, Objective, Problem,
-    SslBatch, State, StepLoss,
+    AlgorithmBuilder, AlgorithmConfig, AlgorithmName, FixMatchConfig, FreeMatchConfig, Objective, Places,
+    Problem, SslBatch, State, StepLoss,
 };
 use harvest::random::{Purpose, stream};
 use harvest::training::StepNetwork;
@@ -68,6 +68,7 @@ fn batch(skip_masked: bool) -> SslBatch {
         weak: vec![images(UNLABELLED, 1)],
         strong: vec![images(UNLABELLED, 2)],
         indices: (0..UNLABELLED as u32).collect(),
+        places: Places::whole(LABELLED, UNLABELLED),
         step: 0,
         total_steps: 10,
         skip_masked,
@@ -287,7 +288,10 @@ fn threshold(model: &ClassifierConfig, kept: usize) -> f64 {
 /// The mode that gives weak views the noise they have in a step.
 fn weak_mode(model: &ClassifierConfig) -> Mode<'static> {
     let first = if model.rows_are_independent() { (LABELLED + UNLABELLED) as u64 } else { 0 };
-    Mode::Train { noise: harvest_models::Noise { seed: SEED, rows: harvest_models::Rows::From(first) } }
+    Mode::Train {
+        noise: harvest_models::Noise { seed: SEED, rows: harvest_models::Rows::From(first) },
+        company: Default::default(),
+    }
 }
 
 fn fixmatch_agrees(what: &str, model: &ClassifierConfig) {

@@ -16,7 +16,7 @@ use harvest::data::{
 use harvest::random::{Purpose, stream};
 use harvest::report::{MetricsTable, Progress};
 use harvest::training::checkpoint::{Checkpoint, Checkpoints};
-use harvest::training::{Job, Outcome, Setup, TrainError, train};
+use harvest::training::{Crew, Job, Outcome, Setup, TrainError, train};
 use harvest_models::ClassifierConfig;
 use harvest_models::resnet::{BlockKind, ResNetConfig, Stem};
 use harvest_models::vit::{Pooling, VitConfig};
@@ -146,6 +146,7 @@ impl World {
             labels: &self.labels,
             split: &self.split,
             device: Device::flex(),
+            crew: Crew::alone(recipe.config.training.batch as usize),
         }
     }
 
@@ -201,6 +202,7 @@ impl Recipe {
             model: &self.model,
             algorithm: self.algorithm(),
             training: &self.config.training,
+            distribution: self.config.distribution.clone(),
             normalisation: &self.config.views.normalisation,
             problem: Problem {
                 classes: CLASSES,

@@ -1,0 +1,121 @@
+//! Which gradient travels in which bucket.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use burn::module::ParamId;
+use harvest_models::ParameterInfo;
+
+/// Bytes of the first bucket at most, so that the exchange begins early.
+const FIRST: usize = 1 << 20;
+const BYTES: usize = size_of::<f32>();
+
+/// Parameters that move, in the order in which their gradients are ready, cut into buckets.
+///
+/// Behind the gradients a bucket has one number for each of its parameters, 1 where this rank has a gradient: a parameter
+/// without one on any rank stays as it is, as on a single rank.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub slots: Vec<Slot>,
+    /// Numbers in each bucket.
+    pub lengths: Vec<usize>,
+    index: HashMap<ParamId, usize>,
+}
+
+/// The place of one parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Slot {
+    pub id: ParamId,
+    /// The tap at which its gradient is final: its depth. None if that is known to be later.
+    pub stage: Option<usize>,
+    pub bucket: usize,
+    /// Its numbers in the bucket.
+    pub range: Range<usize>,
+    /// Where the bucket tells that there is a gradient.
+    pub present: usize,
+}
+
+impl Plan {
+    /// For those of `parameters` that are tracked. Gradients come from the head down; those of `late` come last. `bucket`
+    /// is the size of a bucket in bytes; a larger parameter has one of its own.
+    pub fn new(parameters: Vec<ParameterInfo>, late: &HashSet<ParamId>, bucket: usize) -> Self {
+        let mut moving: Vec<_> = parameters.into_iter().filter(|parameter| parameter.tracked).rev().collect();
+        moving.sort_by_key(|parameter| (late.contains(&parameter.id), parameter.depth));
+        let mut buckets: Vec<Vec<(ParameterInfo, usize)>> = Vec::new();
+        let mut filled = 0;
+        for parameter in moving {
+            let count = parameter.shape.iter().product::<usize>();
+            let room = if buckets.len() == 1 { bucket.min(FIRST) } else { bucket };
+            if buckets.is_empty() || (filled + count) * BYTES > room {
+                buckets.push(Vec::new());
+                filled = 0;
+            }
+            filled += count;
+            buckets.last_mut().expect("one was made").push((parameter, count));
+        }
+        let (mut slots, mut lengths) = (Vec::new(), Vec::new());
+        for (number, bucket) in buckets.into_iter().enumerate() {
+            let total: usize = bucket.iter().map(|(_, count)| count).sum();
+            let mut start = 0;
+            lengths.push(total + bucket.len());
+            for (place, (parameter, count)) in bucket.into_iter().enumerate() {
+                let stage = (!late.contains(&parameter.id)).then_some(parameter.depth);
+                let (range, present) = (start..start + count, total + place);
+                slots.push(Slot { id: parameter.id, stage, bucket: number, range, present });
+                start += count;
+            }
+        }
+        let index = slots.iter().enumerate().map(|(place, slot)| (slot.id, place)).collect();
+        Self { slots, lengths, index }
+    }
+
+    /// Where the parameter's slot is, if it moves.
+    pub fn slot(&self, id: ParamId) -> Option<usize> {
+        self.index.get(&id).copied()
+    }
+
+    /// One more than the last stage.
+    pub fn stages(&self) -> usize {
+        self.slots.iter().filter_map(|slot| slot.stage).max().map_or(0, |last| last + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters() -> Vec<ParameterInfo> {
+        let parameter = |depth, count| ParameterInfo {
+            name: String::new(),
+            id: ParamId::new(),
+            shape: vec![count],
+            tracked: count != 3,
+            depth,
+            decays: true,
+        };
+        vec![parameter(2, 400_000), parameter(2, 5), parameter(1, 300_000), parameter(1, 3), parameter(0, 7)]
+    }
+
+    #[test]
+    fn buckets_begin_at_the_head_and_the_first_is_small() {
+        let all = parameters();
+        let plan = Plan::new(all.clone(), &HashSet::new(), 25 << 20);
+        let place = |i: usize| plan.slot(all[i].id).map(|slot| &plan.slots[slot]);
+        assert!(place(3).is_none(), "it does not move");
+        assert_eq!(place(4).map(|slot| (slot.bucket, slot.range.clone(), slot.present)), Some((0, 0..7, 7)));
+        // 300,000 numbers more are beyond 1 MiB.
+        assert_eq!(place(2).map(|slot| (slot.bucket, slot.range.start)), Some((1, 0)));
+        assert_eq!(place(1).map(|slot| (slot.bucket, slot.range.clone())), Some((1, 300_000..300_005)));
+        assert_eq!(place(0).map(|slot| slot.stage), Some(Some(2)));
+        assert_eq!(plan.lengths, [8, 300_000 + 5 + 400_000 + 3]);
+        assert_eq!(plan.stages(), 3);
+    }
+
+    #[test]
+    fn late_ones_hold_up_nobody() {
+        let all = parameters();
+        let plan = Plan::new(all.clone(), &HashSet::from([all[4].id]), 1 << 20);
+        assert_eq!(plan.slots.last().map(|slot| (slot.id, slot.stage)), Some((all[4].id, None)));
+        assert_eq!(plan.slots.iter().map(|slot| slot.bucket).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    }
+}

@@ -1,0 +1,313 @@
+//! Gradients of all ranks, summed while the backward pass goes on.
+//!
+//! Taps at the boundaries of blocks tell when the gradients behind them are final. They are packed into buckets, times this
+//! rank's share, and a bucket goes out as soon as it is full; always in the same order, for all ranks run the same network.
+//! In the first step nothing goes out early: it is then seen which gradients are final at their tap. The others travel last.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use burn::backend::DispatchTensor;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use harvest_collectives::{Bucket, HostBucket, Wire};
+use harvest_kernels::{Found, Watcher};
+use harvest_models::ParameterInfo;
+
+use super::arrivals::Arrivals;
+use super::buffer::Buffer;
+use super::crew::Crew;
+use super::plan::Plan;
+use crate::config::DistributionConfig;
+
+/// What summing gradients took, over several steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReduceTimes {
+    /// Steps.
+    pub steps: u64,
+    /// Bytes this rank contributed, as single precision.
+    pub bytes: u64,
+    /// Buckets were on their way, one after the other.
+    pub total: Duration,
+    /// The step waited for them, after the backward pass.
+    pub exposed: Duration,
+}
+
+impl ReduceTimes {
+    /// The part of the exchange that the backward pass hid, from 0 to 1; 1 where there was none.
+    pub fn hidden(&self) -> f64 {
+        if self.total.is_zero() {
+            return 1.0;
+        }
+        (1.0 - self.exposed.as_secs_f64() / self.total.as_secs_f64()).max(0.0)
+    }
+}
+
+/// The sum of gradients over several ranks, for a network whose moving part stays the same.
+#[derive(Debug)]
+pub(super) struct Reduction {
+    crew: Crew,
+    parameters: Vec<ParameterInfo>,
+    /// Bytes of a bucket.
+    size: usize,
+    wire: Wire,
+    flow: Arc<Flow>,
+    times: ReduceTimes,
+}
+
+/// What taps reach.
+#[derive(Debug)]
+struct Flow {
+    crew: Crew,
+    plan: Plan,
+    /// Whether this is the first step, in which it is only looked at what is final when.
+    looking: bool,
+    state: Mutex<State>,
+}
+
+/// A step's progress.
+#[derive(Debug)]
+struct State {
+    /// Tracked tensors of the slots, during the backward pass.
+    leaves: Vec<Option<DispatchTensor>>,
+    /// Gradients found at taps in the first step.
+    seen: Vec<Option<DispatchTensor>>,
+    /// Slots that are packed.
+    packed: Vec<bool>,
+    /// Passes that have not come back to each stage.
+    passes: Vec<usize>,
+    /// Slots that each bucket waits for.
+    missing: Vec<usize>,
+    /// Those at home.
+    buffers: Vec<Option<Buffer>>,
+    /// The next bucket to go out.
+    next: usize,
+    arrivals: Arrivals,
+}
+
+impl Reduction {
+    /// For `parameters`, of which those that are tracked now move.
+    pub fn new(crew: &Crew, config: &DistributionConfig, parameters: Vec<ParameterInfo>) -> Self {
+        let (size, wire) = ((config.bucket_mib * f64::from(1 << 20)) as usize, config.wire.into());
+        let plan = Plan::new(parameters.clone(), &HashSet::new(), size);
+        let flow = Arc::new(Flow::new(crew.clone(), plan, wire, true));
+        Self { crew: crew.clone(), parameters, size, wire, flow, times: ReduceTimes::default() }
+    }
+
+    /// Who is to watch the passes of the coming step.
+    pub fn watcher(&self) -> Arc<dyn Watcher> {
+        self.flow.clone()
+    }
+
+    /// Begins a step of `module`; to be called for every module that learns.
+    pub fn begin<M: Module>(&self, module: &M) {
+        module.visit(&mut Leaves { plan: &self.flow.plan, state: &mut self.flow.state() });
+    }
+
+    /// Contributes what has not gone out during the backward pass.
+    pub fn contribute<M: Module>(&self, module: &M, gradients: &GradientsParams) {
+        let mut state = self.flow.state();
+        module.visit(&mut Rest { flow: &self.flow, state: &mut state, gradients });
+    }
+
+    /// Sends what is left and waits for all buckets.
+    pub fn arrive(&mut self) {
+        let waited = {
+            let mut state = self.flow.state();
+            // A graph must not outlive its step, and the optimizer works in place only where it has the sole handle.
+            state.leaves.fill(None);
+            state.missing.fill(0);
+            self.flow.send(&mut state);
+            let began = Instant::now();
+            for number in 0..state.buffers.len() {
+                let arrival = state.arrivals.next();
+                let bucket = self.crew.succeeded("sum of gradients", arrival.bucket);
+                state.buffers[number] = Some(bucket.into());
+                self.times.total += arrival.took;
+            }
+            began.elapsed()
+        };
+        self.times.exposed += waited;
+        self.times.steps += 1;
+        self.times.bytes += 4 * self.flow.plan.lengths.iter().sum::<usize>() as u64;
+    }
+
+    /// Puts the sums in the place of the gradients of `module`.
+    pub fn spread<M: Module>(&self, module: &M, gradients: &mut GradientsParams) {
+        module.visit(&mut Spread { plan: &self.flow.plan, state: &self.flow.state(), gradients });
+    }
+
+    /// Ends a step. After the first, gradients that were not final at their tap are put last, on every rank.
+    pub fn end(&mut self) {
+        if !self.flow.looking {
+            self.flow.state().reset(&self.flow.plan);
+            return;
+        }
+        let late = self.late();
+        let plan = Plan::new(self.parameters.clone(), &late, self.size);
+        self.flow = Arc::new(Flow::new(self.crew.clone(), plan, self.wire, false));
+    }
+
+    /// What summing took since this was last asked.
+    pub fn take_times(&mut self) -> ReduceTimes {
+        std::mem::take(&mut self.times)
+    }
+
+    /// Parameters whose gradients were not final at their tap, on any rank.
+    fn late(&self) -> HashSet<ParamId> {
+        let state = self.flow.state();
+        let mut bucket = HostBucket::new(self.flow.plan.slots.len(), Wire::F32);
+        for (late, seen) in bucket.local.iter_mut().zip(&state.seen) {
+            *late = f32::from(u8::from(seen.is_none()));
+        }
+        let pending = self.crew.communicator().all_reduce_sum(Bucket::Host(bucket));
+        match self.crew.arrived("order of gradients", pending) {
+            Bucket::Host(bucket) => {
+                let slots = self.flow.plan.slots.iter().zip(&bucket.sum);
+                slots.filter(|(_, late)| **late > 0.5).map(|(slot, _)| slot.id).collect()
+            }
+            _ => unreachable!("a bucket comes back as it went out"),
+        }
+    }
+}
+
+impl Flow {
+    fn new(crew: Crew, plan: Plan, wire: Wire, looking: bool) -> Self {
+        let state = State::new(&plan, wire);
+        Self { crew, plan, looking, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere ends this rank anyway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends out all buckets in order that wait for nothing.
+    fn send(&self, state: &mut State) {
+        while state.missing.get(state.next) == Some(&0) {
+            if let Some(buffer) = state.buffers[state.next].take() {
+                state.arrivals.expect(self.crew.communicator().all_reduce_sum(buffer.into()));
+            }
+            state.next += 1;
+        }
+    }
+
+    fn pack(&self, state: &mut State, slot: usize, gradient: DispatchTensor) {
+        let place = &self.plan.slots[slot];
+        if let Some(buffer) = &mut state.buffers[place.bucket] {
+            buffer.write(place, gradient, self.crew.share() as f32);
+        }
+        state.packed[slot] = true;
+        state.missing[place.bucket] -= 1;
+    }
+}
+
+impl Watcher for Flow {
+    fn entered(&self, stage: usize) {
+        if let Some(passes) = self.state().passes.get_mut(stage) {
+            *passes += 1;
+        }
+    }
+
+    fn passed(&self, stage: usize, found: &Found<'_>) {
+        let mut state = self.state();
+        let Some(passes) = state.passes.get_mut(stage) else { return };
+        *passes -= 1;
+        if *passes > 0 {
+            return;
+        }
+        for slot in 0..self.plan.slots.len() {
+            if self.plan.slots[slot].stage != Some(stage) {
+                continue;
+            }
+            let Some(gradient) = state.leaves[slot].as_ref().and_then(found) else { continue };
+            match self.looking {
+                true => state.seen[slot] = Some(gradient),
+                false => self.pack(&mut state, slot, gradient),
+            }
+        }
+        self.send(&mut state);
+    }
+}
+
+impl State {
+    fn new(plan: &Plan, wire: Wire) -> Self {
+        let mut state = Self {
+            leaves: vec![None; plan.slots.len()],
+            seen: vec![None; plan.slots.len()],
+            packed: Vec::new(),
+            passes: Vec::new(),
+            missing: Vec::new(),
+            buffers: plan.lengths.iter().map(|length| Some(Buffer::new(*length, wire))).collect(),
+            next: 0,
+            arrivals: Arrivals::new(),
+        };
+        state.reset(plan);
+        state
+    }
+
+    /// As before a step.
+    fn reset(&mut self, plan: &Plan) {
+        self.packed = vec![false; plan.slots.len()];
+        self.passes = vec![0; plan.stages()];
+        self.missing = vec![0; plan.lengths.len()];
+        plan.slots.iter().for_each(|slot| self.missing[slot.bucket] += 1);
+        self.buffers.iter_mut().flatten().for_each(Buffer::clear);
+        self.next = 0;
+    }
+}
+
+struct Leaves<'a> {
+    plan: &'a Plan,
+    state: &'a mut State,
+}
+
+impl ModuleVisitor for Leaves<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if let Some(slot) = self.plan.slot(parameter.id) {
+            self.state.leaves[slot] = Some(parameter.val().into_dispatch());
+        }
+    }
+}
+
+/// What is packed after the backward pass. In the first step, also looks whether what was seen at taps was final.
+struct Rest<'a> {
+    flow: &'a Flow,
+    state: &'a mut State,
+    gradients: &'a GradientsParams,
+}
+
+impl ModuleVisitor for Rest<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let Some(slot) = self.flow.plan.slot(parameter.id).filter(|slot| !self.state.packed[*slot]) else {
+            return;
+        };
+        let Some(gradient) = self.gradients.get::<D>(parameter.id) else { return };
+        if let Some(seen) = self.state.seen[slot].take() {
+            // Held until here, so that nothing was added to it in place.
+            let final_at_tap = Tensor::<D>::from_dispatch(seen.clone()).into_data() == gradient.to_data();
+            self.state.seen[slot] = final_at_tap.then_some(seen);
+        }
+        self.flow.pack(self.state, slot, gradient.into_dispatch());
+    }
+}
+
+struct Spread<'a> {
+    plan: &'a Plan,
+    state: &'a State,
+    gradients: &'a mut GradientsParams,
+}
+
+impl ModuleVisitor for Spread<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let Some(slot) = self.plan.slot(parameter.id).map(|slot| &self.plan.slots[slot]) else { return };
+        drop(self.gradients.remove::<D>(parameter.id));
+        let weight = parameter.val();
+        let buffer = self.state.buffers[slot.bucket].as_ref().expect("all buckets have come home");
+        if let Some(sum) = buffer.read(slot, weight.dims(), &weight.device().inner()) {
+            self.gradients.register(parameter.id, sum);
+        }
+    }
+}
