@@ -30,6 +30,14 @@ pub trait Communicator: Debug + Send + Sync {
     /// Ends this rank and, as far as it can, all others: there is no going on once a collective operation has failed.
     /// `reason` is shown on every rank that can be reached.
     fn abort(&self, reason: &str) -> !;
+
+    /// Whether buckets on a GPU can be summed; elsewhere they must be in the memory of the host.
+    fn sums_on_gpus(&self) -> bool {
+        false
+    }
+
+    /// The last call: what has been begun is ended, and connections close, on all ranks together. Later operations fail.
+    fn finish(&self) {}
 }
 
 /// Numbers that are reduced as one.

@@ -130,7 +130,8 @@ impl<'a> Session<'a> {
         if self.crew.world_size() > 1 && self.reduction.is_none() {
             let mut parameters = self.network.parameters();
             parameters.extend(self.auxiliary.iter().flat_map(|auxiliary| auxiliary.head().parameters()));
-            self.reduction = Some(Reduction::new(&self.crew, &self.setup.distribution, parameters));
+            let device = self.setup.problem.device.clone().inner();
+            self.reduction = Some(Reduction::new(&self.crew, &self.setup.distribution, parameters, &device));
         }
     }
 

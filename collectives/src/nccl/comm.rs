@@ -99,6 +99,12 @@ impl Comm {
         Ok(comm)
     }
 
+    /// From now on calls may take this long.
+    pub fn limited_to(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// How the calls so far went: `true` once all are under way on the device.
     ///
     /// # Errors

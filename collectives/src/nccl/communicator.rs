@@ -1,7 +1,6 @@
 //! [`Nccl`]: the ranks of a job, each with a GPU.
 
 use std::fmt;
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -14,6 +13,7 @@ use super::error::NcclError;
 use super::library::{Library, UniqueId};
 use super::worker::Worker;
 use crate::communicator::{Bucket, CollectiveError, Communicator, Pending};
+use crate::watch::Pulse;
 
 /// Ranks that talk through NCCL.
 ///
@@ -23,16 +23,17 @@ use crate::communicator::{Bucket, CollectiveError, Communicator, Pending};
 ///
 /// Whatever goes wrong ends in an error: NCCL is asked now and then whether it has lost a rank, and no operation may take
 /// longer than the limit. After an error all operations fail with it.
+///
+/// Buckets of the host travel in single precision, whatever their [`Wire`](crate::Wire) says: they are small where gradients
+/// stay on the device.
 pub struct Nccl {
     rank: usize,
     world_size: usize,
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
 }
-
-/// Exit code of a rank that has lost the others: to be started again.
-const EXIT_LOST: i32 = 75;
 
 /// An operation that waits for its turn.
 type Order = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -46,8 +47,10 @@ pub struct NcclOptions {
     pub world_size: usize,
     /// Number of the CUDA device, as in `cuda:N`.
     pub device_index: usize,
-    /// How long ranks may wait for each other, when they join and in every operation.
+    /// How long ranks may wait for each other when they join.
     pub limit: Duration,
+    /// How long they may in an operation. [`Duration::MAX`] where something else watches over them.
+    pub operation_limit: Duration,
 }
 
 impl Nccl {
@@ -91,7 +94,14 @@ impl Nccl {
         let thread = thread.map_err(|error| cannot(format!("no thread for communication: {error}")))?;
         answer.recv().unwrap_or_else(|_| Err(cannot("the communication thread ended early".to_owned())))?;
         let NcclOptions { rank, world_size, .. } = options;
-        Ok(Self { rank, world_size, orders: Some(orders), thread: Some(thread), stop })
+        let pulse = Arc::new(Pulse::default());
+        Ok(Self { rank, world_size, orders: Some(orders), thread: Some(thread), stop, pulse })
+    }
+
+    /// As part of a [`Team`](crate::Team): it sees operations begin, and tells the others when this rank aborts.
+    pub(crate) fn watched(mut self, pulse: Arc<Pulse>) -> Self {
+        self.pulse = pulse;
+        self
     }
 
     /// Lets the communication thread do `work`, in the order of calls.
@@ -100,6 +110,7 @@ impl Nccl {
         work: impl FnOnce(&mut Worker) -> Result<T, CollectiveError> + Send + 'static,
     ) -> Pending<T> {
         let (sender, pending) = Pending::new();
+        self.pulse.begin_operation();
         let order: Order = Box::new(move |worker| {
             // A caller may have dropped its handle.
             let _ = sender.send(work(worker));
@@ -109,6 +120,19 @@ impl Nccl {
             let _ = orders.send(order);
         }
         pending
+    }
+
+    /// Lets the communication thread do `work` and waits for it.
+    fn last_order(&self, work: fn(&mut Worker), limit: Duration) {
+        let (sender, done) = channel();
+        let order: Order = Box::new(move |worker| {
+            work(worker);
+            let _ = sender.send(());
+        });
+        if self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok()) {
+            // If the thread has ended meanwhile, there is nothing to wait for.
+            let _ = done.recv_timeout(limit);
+        }
     }
 
     #[cfg(feature = "cuda")]
@@ -159,19 +183,18 @@ impl Communicator for Nccl {
     }
 
     fn abort(&self, reason: &str) -> ! {
-        eprintln!("rank {} of {}: {reason}", self.rank, self.world_size);
-        // What is under way ends; then the communicator is freed, which tells the other ranks. A driver that hangs is not
-        // waited for.
+        // What is under way ends, and the communicator is freed. A driver that hangs is not waited for.
         self.stop.store(true, Ordering::Release);
-        let (sender, freed) = channel();
-        let free: Order = Box::new(move |worker| {
-            worker.release();
-            let _ = sender.send(());
-        });
-        if self.orders.as_ref().is_some_and(|orders| orders.send(free).is_ok()) {
-            let _ = freed.recv_timeout(Duration::from_secs(2));
-        }
-        process::exit(EXIT_LOST)
+        self.last_order(Worker::release, Duration::from_secs(2));
+        self.pulse.abort(reason)
+    }
+
+    fn sums_on_gpus(&self) -> bool {
+        cfg!(feature = "cuda")
+    }
+
+    fn finish(&self) {
+        self.last_order(Worker::leave, Duration::MAX);
     }
 }
 
@@ -182,7 +205,7 @@ impl fmt::Debug for Nccl {
 }
 
 impl Drop for Nccl {
-    /// Ends together with the other ranks, which do so too.
+    /// Ends together with the other ranks, which do so too, unless [`Communicator::finish`] has done it.
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {

@@ -51,17 +51,17 @@ impl Worker {
             let reason = "there is no driver, `libcuda.so.1`; NCCL works between NVIDIA GPUs only".to_owned();
             return Err(NcclError::Cuda { reason });
         }
-        let NcclOptions { rank, world_size, device_index, limit } = *options;
+        let NcclOptions { rank, world_size, device_index, limit, operation_limit } = *options;
         // The device's primary context, which burn uses too; it is current on this thread from here on.
         let context = CudaContext::new(device_index).map_err(|error| cuda(&error))?;
         // Does not wait for the default stream, nor the default stream for it.
         let stream = context.new_stream().map_err(|error| cuda(&error))?;
-        let comm = Comm::join(library, id, world_size, rank, limit)?;
-        Ok(Self { comm: Some(comm), failure: None, stream, rank, world_size, limit, stop })
+        let comm = Comm::join(library, id, world_size, rank, limit)?.limited_to(operation_limit);
+        Ok(Self { comm: Some(comm), failure: None, stream, rank, world_size, limit: operation_limit, stop })
     }
 
     /// Ends together with the other ranks.
-    pub(super) fn leave(mut self) {
+    pub(super) fn leave(&mut self) {
         if let Some(comm) = self.comm.take() {
             // One that does not come any more has been waited for; there is nobody left to tell.
             let _ = comm.leave();
@@ -84,7 +84,28 @@ impl Worker {
             // the communicator is freed; what wrote it has ended.
             unsafe { comm.all_reduce(address, length, kind, stream) }
         })?;
-        Ok(bucket.arrive())
+        let (address, count) = bucket.tail();
+        let tail = match kind {
+            DataType::Bf16 => self.fetch::<u16>(address, count)?.into_iter().map(widen).collect(),
+            _ => self.fetch::<f32>(address, count)?,
+        };
+        Ok(bucket.arrive(tail))
+    }
+
+    /// Numbers that lie at this address of the device.
+    #[cfg(feature = "cuda")]
+    fn fetch<T: Number + Default>(&self, address: u64, count: usize) -> Result<Vec<T>, CollectiveError> {
+        let mut values = vec![T::default(); count];
+        if count > 0 {
+            // SAFETY: the caller holds the memory; `values` has as much room and outlives the copy, which has ended when
+            // this returns.
+            unsafe {
+                cudarc::driver::result::memcpy_dtoh_async(&mut values, address, self.stream.cu_stream())
+            }
+            .and_then(|()| self.stream.synchronize())
+            .map_err(|error| cuda(&error))?;
+        }
+        Ok(values)
     }
 
     /// The sum over all ranks of `values`, in their place.
@@ -224,6 +245,14 @@ trait Number: cudarc::driver::DeviceRepr + cudarc::driver::ValidAsZeroBits + Cop
 impl Number for f32 {}
 impl Number for u64 {}
 impl Number for u8 {}
+#[cfg(feature = "cuda")]
+impl Number for u16 {}
+
+/// A bfloat16 as it is stored.
+#[cfg(feature = "cuda")]
+fn widen(half: u16) -> f32 {
+    f32::from_bits(u32::from(half) << 16)
+}
 
 fn cuda(error: &DriverError) -> NcclError {
     NcclError::Cuda { reason: error.to_string() }

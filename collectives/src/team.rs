@@ -1,0 +1,400 @@
+//! From a process among others to a member of a job.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::address;
+use crate::communicator::Communicator;
+use crate::identity::{Head, Identity};
+#[cfg(feature = "nccl")]
+use crate::nccl::{Nccl, NcclError, NcclOptions};
+use crate::rendezvous::{self, MeetError, Met, Place};
+use crate::solo::Solo;
+use crate::table::{Disagreement, Passport, RankTable};
+use crate::unconnected::Unconnected;
+use crate::watch::{Pulse, Watch};
+use crate::wire::{Exchanged, Hello};
+
+/// How data travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over NCCL if this rank has a CUDA device and it is built in, else over MPI.
+    #[default]
+    Auto,
+    /// Over MPI, in the memory of the host.
+    Mpi,
+    /// Over NCCL, in the memory of GPUs.
+    Nccl,
+    /// Not at all: the ranks watch each other and compare values.
+    None,
+}
+
+/// How to join.
+#[derive(Debug, Clone)]
+pub struct JoinOptions {
+    /// How data travel.
+    pub transport: Transport,
+    /// How long ranks wait for each other at the start, and how long one may be silent, or stand still, later.
+    pub limit: Duration,
+    /// The CUDA device of this rank, if it computes on one.
+    pub device_index: Option<usize>,
+}
+
+impl Default for JoinOptions {
+    fn default() -> Self {
+        Self { transport: Transport::Auto, limit: Duration::from_secs(600), device_index: None }
+    }
+}
+
+/// Why this rank did not become part of a job.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Ranks did not meet.
+    #[error(transparent)]
+    Meet(#[from] MeetError),
+    /// The program lacks it.
+    #[error(
+        "{why} needs {library}, and this program was built without it: build it with `--features {feature}`{instead}"
+    )]
+    NotBuilt {
+        /// What asks for it.
+        why: String,
+        /// MPI or NCCL.
+        library: &'static str,
+        /// The feature of the program.
+        feature: &'static str,
+        /// Another way, if there is one.
+        instead: &'static str,
+    },
+    /// The library underneath.
+    #[error("{library}: {reason}")]
+    Library {
+        /// MPI or NCCL.
+        library: &'static str,
+        /// Its words.
+        reason: String,
+    },
+    /// MPI sees another job than the launcher.
+    #[error(
+        "MPI has {found} ranks where {launcher} started {expected}: every rank would train alone. Start with `srun \
+         --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH), or with `mpirun`"
+    )]
+    WorldSize {
+        /// Of MPI's world.
+        found: usize,
+        /// Of the job.
+        expected: usize,
+        /// What started it.
+        launcher: String,
+    },
+    /// MPI numbers ranks otherwise.
+    #[error("MPI calls this rank {found}, {launcher} calls it {expected}; start all ranks with one launcher")]
+    Rank {
+        /// By MPI.
+        found: usize,
+        /// By the launcher.
+        expected: usize,
+        /// What started it.
+        launcher: String,
+    },
+    /// No thread or socket.
+    #[error("cannot watch the other ranks")]
+    Watch(#[source] std::io::Error),
+}
+
+/// The job, seen from one of its ranks.
+///
+/// Dropped without [`Team::leave`], it tells the others that this rank has failed, and they end.
+#[derive(Debug)]
+pub struct Team {
+    communicator: Arc<dyn Communicator>,
+    table: RankTable,
+    pulse: Arc<Pulse>,
+    /// None if there is nobody to watch.
+    watch: Option<Watch>,
+    has_left: AtomicBool,
+}
+
+/// Meets the other ranks and connects them.
+///
+/// # Errors
+/// [`JoinError`]. Where ranks do not fit together, all of them get the same one.
+pub fn join(identity: &Identity, passport: Passport, options: &JoinOptions) -> Result<Team, JoinError> {
+    let pulse = Arc::new(Pulse::default());
+    let own = Hello {
+        job: identity.job.clone(),
+        rank: identity.rank,
+        world_size: identity.world_size,
+        process: std::process::id(),
+        passport,
+    };
+    let transport = options.transport.chosen(options.device_index.is_some());
+    if own.world_size == 1 && transport != Transport::Nccl {
+        return Ok(Team::new(Arc::new(Solo), RankTable(vec![own.passport]), pulse, None));
+    }
+    // Under `mpirun` the ranks find each other through MPI, elsewhere they meet first and are watched while MPI starts.
+    let (met, early) = match &identity.head {
+        Head::Host { host, port } => {
+            let place =
+                Place { hosts: vec![host.clone()], port: *port, asks_slurm: identity.launcher.is_slurm() };
+            (meet(&place, &own, options.limit)?, None)
+        }
+        Head::OverMpi => {
+            let mpi = start_mpi("meeting under `mpirun`", identity, &pulse, options.limit)?;
+            (meet_over(mpi.as_ref(), own.clone(), options.limit)?, Some(mpi))
+        }
+    };
+    let table = met.table.clone();
+    let watch = Watch::start(own.rank, met, &pulse, options.limit).map_err(JoinError::Watch)?;
+    let communicator: Result<Arc<dyn Communicator>, JoinError> = match (transport, early) {
+        (Transport::None, _) => Ok(Arc::new(Unconnected::new(&own, &pulse))),
+        (Transport::Nccl, _) => start_nccl(own.rank, own.world_size, options, &pulse, &watch),
+        (Transport::Auto | Transport::Mpi, Some(mpi)) => Ok(mpi),
+        (Transport::Auto | Transport::Mpi, None) => {
+            start_mpi("training on several ranks", identity, &pulse, options.limit)
+        }
+    };
+    match communicator {
+        Ok(communicator) => Ok(Team::new(communicator, table, pulse, Some(watch))),
+        Err(error) => {
+            watch.fail(&error.to_string());
+            Err(error)
+        }
+    }
+}
+
+impl Transport {
+    /// What [`Self::Auto`] stands for.
+    fn chosen(self, has_cuda: bool) -> Self {
+        match self {
+            Self::Auto if has_cuda && cfg!(feature = "cuda") => Self::Nccl,
+            Self::Auto => Self::Mpi,
+            chosen => chosen,
+        }
+    }
+}
+
+/// At a place that all ranks know.
+fn meet(place: &Place, own: &Hello, limit: Duration) -> Result<Met, MeetError> {
+    if own.rank > 0 {
+        return rendezvous::visit(place, own, limit);
+    }
+    let listener = rendezvous::listen(place.port, &own.passport.host)?;
+    rendezvous::host(&listener, own, limit)
+}
+
+/// Rank 0 listens on a port of the system's choice, and tells all where, and the name of this very meeting.
+fn meet_over(communicator: &dyn Communicator, mut own: Hello, limit: Duration) -> Result<Met, JoinError> {
+    let host = own.passport.host.clone();
+    let listener = if own.rank == 0 { Some(rendezvous::listen(0, &host)?) } else { None };
+    let mut said = Vec::new();
+    if let Some(listener) = &listener {
+        let address = listener.local_addr().map_err(|source| MeetError::Listen { port: 0, host, source })?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let job = format!("mpirun {} on {} at {}", own.process, own.passport.host, since.as_nanos());
+        said = vec![address.port().to_string(), job];
+        said.extend(address::own_addresses());
+    }
+    let library = |reason: String| JoinError::Library { library: "MPI", reason };
+    let said = communicator.broadcast(said.join("\n").into_bytes(), 0).wait();
+    let said = said.map_err(|error| library(error.to_string()))?;
+    let said = String::from_utf8_lossy(&said);
+    let mut words = said.lines().map(str::to_owned);
+    let port = words.next().and_then(|port| port.parse().ok());
+    let (Some(port), Some(job)) = (port, words.next()) else {
+        return Err(library(format!("what rank 0 said about where it listens cannot be read: {said}")));
+    };
+    own.job = job;
+    Ok(match listener {
+        Some(listener) => rendezvous::host(&listener, &own, limit)?,
+        None => rendezvous::visit(&Place { hosts: words.collect(), port, asks_slurm: false }, &own, limit)?,
+    })
+}
+
+/// MPI, with as many ranks as the job has.
+#[cfg(feature = "mpi")]
+fn start_mpi(
+    _why: &str,
+    identity: &Identity,
+    pulse: &Arc<Pulse>,
+    limit: Duration,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let mpi = crate::mpi::Mpi::start(Arc::clone(pulse), limit)
+        .map_err(|error| JoinError::Library { library: "MPI", reason: error.to_string() })?;
+    let launcher = identity.launcher.to_string();
+    if mpi.world_size() != identity.world_size {
+        return Err(JoinError::WorldSize {
+            found: mpi.world_size(),
+            expected: identity.world_size,
+            launcher,
+        });
+    }
+    if mpi.rank() != identity.rank {
+        return Err(JoinError::Rank { found: mpi.rank(), expected: identity.rank, launcher });
+    }
+    Ok(Arc::new(mpi))
+}
+
+/// A program without MPI says so.
+#[cfg(not(feature = "mpi"))]
+fn start_mpi(
+    why: &str,
+    _identity: &Identity,
+    _pulse: &Arc<Pulse>,
+    _limit: Duration,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let instead = "; without it `mpirun` needs `MASTER_ADDR` and `MASTER_PORT`";
+    Err(JoinError::NotBuilt { why: why.to_owned(), library: "MPI", feature: "mpi", instead })
+}
+
+/// NCCL, whose id goes over the connections by which the ranks have met.
+#[cfg(feature = "nccl")]
+fn start_nccl(
+    rank: usize,
+    world_size: usize,
+    options: &JoinOptions,
+    pulse: &Arc<Pulse>,
+    watch: &Watch,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let library = |reason: String| JoinError::Library { library: "NCCL", reason };
+    let Some(device_index) = options.device_index else {
+        return Err(library(format!("rank {rank} computes on the CPU; give every rank a CUDA device")));
+    };
+    // Whoever hangs in an operation is noticed by the watch, which knows when waiting is in order.
+    let operation_limit = Duration::MAX;
+    let limit = options.limit;
+    let options = NcclOptions { rank, world_size, device_index, limit, operation_limit };
+    let nccl = Nccl::meet::<JoinError>(&options, |own| {
+        let own: String = own.into_iter().flatten().map(|byte| format!("{byte:02x}")).collect();
+        let first = match watch.exchange("the id of NCCL", &own) {
+            Exchanged::Same(value) => Ok(value),
+            Exchanged::Each(values) => Ok(values.into_iter().next().unwrap_or_default()),
+            Exchanged::Mixed(reason) => Err(library(reason)),
+        }?;
+        let (digits, _) = first.as_bytes().as_chunks::<2>();
+        let byte = |digits: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        Ok(digits.iter().filter_map(byte).collect())
+    })?;
+    Ok(Arc::new(nccl.watched(Arc::clone(pulse))))
+}
+
+#[cfg(feature = "nccl")]
+impl From<NcclError> for JoinError {
+    fn from(error: NcclError) -> Self {
+        Self::Library { library: "NCCL", reason: error.to_string() }
+    }
+}
+
+/// A program without NCCL says so.
+#[cfg(not(feature = "nccl"))]
+fn start_nccl(
+    _rank: usize,
+    _world_size: usize,
+    _options: &JoinOptions,
+    _pulse: &Arc<Pulse>,
+    _watch: &Watch,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let why = "training on CUDA devices".to_owned();
+    Err(JoinError::NotBuilt { why, library: "NCCL", feature: "cuda", instead: "" })
+}
+
+impl Team {
+    fn new(
+        communicator: Arc<dyn Communicator>,
+        table: RankTable,
+        pulse: Arc<Pulse>,
+        watch: Option<Watch>,
+    ) -> Self {
+        Self { communicator, table, pulse, watch, has_left: AtomicBool::new(false) }
+    }
+
+    /// How the ranks exchange data.
+    pub fn communicator(&self) -> Arc<dyn Communicator> {
+        Arc::clone(&self.communicator)
+    }
+
+    /// All ranks and what they brought.
+    pub fn table(&self) -> &RankTable {
+        &self.table
+    }
+
+    /// This rank begins step `step`. From now on it is expected to move, until it pauses.
+    pub fn progress(&self, step: u64) {
+        self.pulse.progress(step);
+    }
+
+    /// For what takes as long as it takes, like an evaluation: until the guard is dropped no rank is taken for hanging
+    /// because it stands still. Silence and death are noticed as always.
+    pub fn pause(&self) -> Paused<'_> {
+        self.pulse.pause();
+        Paused(&self.pulse)
+    }
+
+    /// Does `hook` with the message when a rank is lost, before this process ends. It has 10 seconds.
+    pub fn on_loss(&self, hook: impl FnOnce(&str) + Send + 'static) {
+        if let Some(watch) = &self.watch {
+            watch.on_loss(hook);
+        }
+    }
+
+    /// Compares a value over all ranks, all of which must call this. It waits for as long as the others live.
+    ///
+    /// # Errors
+    /// [`Disagreement`] with the values of all, on every rank, if they are not the same.
+    pub fn agree(&self, what: &str, own: &str) -> Result<(), Disagreement> {
+        let values = match self.exchange(what, own) {
+            Exchanged::Same(_) => return Ok(()),
+            Exchanged::Each(values) => values,
+            Exchanged::Mixed(reason) => {
+                return Err(Disagreement { what: format!("{what}: {reason}"), values: Vec::new() });
+            }
+        };
+        let hosts = self.table.0.iter().map(|row| row.host.clone());
+        Err(Disagreement { what: what.to_owned(), values: hosts.zip(values).collect() })
+    }
+
+    fn exchange(&self, what: &str, own: &str) -> Exchanged {
+        match &self.watch {
+            Some(watch) => watch.exchange(what, own),
+            None => Exchanged::Same(own.to_owned()),
+        }
+    }
+
+    /// Ends this rank's part in good order: what it has begun is ended, and its connections close without alarm. All ranks
+    /// do this, once.
+    pub fn leave(&self) {
+        if self.has_left.swap(true, Relaxed) {
+            return;
+        }
+        self.pulse.pause();
+        // Waits for the others, which are still watched.
+        self.communicator.finish();
+        if let Some(watch) = &self.watch {
+            watch.leave();
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch
+            && !self.has_left.load(Relaxed)
+        {
+            let why = if std::thread::panicking() { "it panicked" } else { "it ended with an error" };
+            watch.fail(&format!("{why}; its own output says which"));
+        }
+    }
+}
+
+/// See [`Team::pause`].
+#[derive(Debug)]
+#[must_use = "the pause ends when this is dropped"]
+pub struct Paused<'a>(&'a Pulse);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
