@@ -5,6 +5,7 @@
 //! - [`simclr()`]: a step of pretraining without labels;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
+//! - [`nccl()`]: sums on a GPU, right or wrong;
 //! - [`neighbours()`]: the most similar images of each of very many;
 //! - [`parity()`]: the numbers of a device against those of the CPU;
 //! - [`pictures()`]: images to measure on, where none are at hand.
@@ -15,6 +16,7 @@
 mod algorithms;
 mod input;
 mod manifest;
+mod nccl;
 mod neighbours;
 mod parity;
 mod pictures;
@@ -25,6 +27,7 @@ mod step;
 pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
 pub use input::{InputOptions, InputReport, input};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
+pub use nccl::{NcclOptions, NcclReport, nccl};
 pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};

@@ -3,8 +3,9 @@
 use clap::Subcommand;
 
 use crate::bench::{
-    AlgorithmsOptions, InputOptions, ManifestOptions, NeighbourOptions, ParityOptions, PictureOptions,
-    SimClrOptions, StepOptions, algorithms, input, manifest, neighbours, parity, pictures, simclr, step,
+    AlgorithmsOptions, InputOptions, ManifestOptions, NcclOptions, NeighbourOptions, ParityOptions,
+    PictureOptions, SimClrOptions, StepOptions, algorithms, input, manifest, nccl, neighbours, parity,
+    pictures, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -22,6 +23,8 @@ pub enum Bench {
     Manifest(ManifestOptions),
     /// The most similar images of each of very many.
     Neighbours(NeighbourOptions),
+    /// Sums over NCCL in the memory of a GPU: right or wrong, and how long they take.
+    Nccl(NcclOptions),
     /// The numbers of a device against those of the CPU.
     Parity(ParityOptions),
     /// Draw images to measure on.
@@ -42,6 +45,11 @@ impl Bench {
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
             Self::Neighbours(options) => println!("{}", serde_json::to_string(&neighbours(&options)?)?),
             Self::Pictures(options) => pictures(&options)?,
+            Self::Nccl(options) => {
+                let report = nccl(&options)?;
+                println!("{}", serde_json::to_string(&report)?);
+                anyhow::ensure!(report.passed(), "sums over NCCL are wrong");
+            }
             Self::Parity(options) => {
                 let report = parity(&options)?;
                 println!("{report}");
