@@ -216,11 +216,14 @@ impl Engine {
         }
     }
 
-    /// All ranks end MPI; what is under way is waited for.
+    /// All ranks end MPI; what is under way is waited for. While MPI itself waits for others it keeps a core busy, so they
+    /// wait for each other before.
     fn finish(mut self) {
+        let (reply, _) = channel();
+        self.flying.extend(self.begin(Order::Barrier(reply)));
         while !self.flying.is_empty() {
             if !self.look() {
-                thread::sleep(Duration::from_micros(100));
+                thread::sleep(Duration::from_micros(200));
             }
         }
         let Self { universe, communicators, .. } = self;

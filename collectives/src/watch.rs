@@ -91,6 +91,8 @@ enum Order {
     Abort(String),
     /// In good order.
     Leave,
+    /// In good order too, since all ranks know that the job is over: nobody waits.
+    Disband,
     /// In disorder: the others are told, and this rank ends as it likes.
     Fail(String),
 }
@@ -166,6 +168,10 @@ impl Watch {
         self.end(Order::Leave);
     }
 
+    pub fn disband(&self) {
+        self.end(Order::Disband);
+    }
+
     pub fn fail(&self, why: &str) {
         self.end(Order::Fail(why.to_owned()));
     }
@@ -191,7 +197,7 @@ struct Guard {
     values: Vec<Option<(String, String)>>,
     /// Who waits for it here.
     reply: Option<Sender<Exchanged>>,
-    /// Until when rank 0 waits for others to leave before it does.
+    /// This rank leaves. Until when rank 0 waits for the others to do so before it does.
     leaving: Option<Instant>,
 }
 
@@ -325,6 +331,7 @@ impl Guard {
                 self.drain();
                 return true;
             }
+            Order::Disband => self.leaving = Some(Instant::now()),
             Order::Leave => self.leaving = Some(Instant::now() + self.limit),
         }
         false

@@ -78,6 +78,8 @@ pub(crate) struct Link {
     stream: TcpStream,
     received: Vec<u8>,
     unsent: Vec<u8>,
+    /// Messages that came with one that ended the meeting.
+    later: Vec<Message>,
 }
 
 /// What arrived, and whether more can.
@@ -93,7 +95,7 @@ impl Link {
         stream.set_nonblocking(true)?;
         // A message is one packet; waiting for more of them delays it by up to 40 ms.
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), unsent: Vec::new() })
+        Ok(Self { stream, received: Vec::new(), unsent: Vec::new(), later: Vec::new() })
     }
 
     /// Sends what the system takes now, and keeps the rest for [`Self::flush`].
@@ -128,6 +130,11 @@ impl Link {
         !self.unsent.is_empty()
     }
 
+    /// Keeps messages for the next [`Self::receive`].
+    pub fn put_back(&mut self, messages: impl IntoIterator<Item = Message>) {
+        self.later.extend(messages);
+    }
+
     /// All that is there.
     pub fn receive(&mut self) -> Arrived {
         let mut arrived = Arrived::default();
@@ -141,8 +148,9 @@ impl Link {
                 Err(error) => arrived.ended = Some(format!("the connection broke: {error}")),
             }
         }
+        arrived.messages = std::mem::take(&mut self.later);
         match self.unpack() {
-            Ok(messages) => arrived.messages = messages,
+            Ok(messages) => arrived.messages.extend(messages),
             Err(error) => arrived.ended = Some(error.to_string()),
         }
         arrived

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use harvest_collectives::{Bucket, CollectiveError, Communicator, HostBucket, Pending, Wire};
+use harvest_collectives::{Bucket, CollectiveError, Communicator, HostBucket, Pending, Team, Wire};
 
 use crate::Failure;
 
@@ -82,6 +82,20 @@ pub fn overlap(ranks: &dyn Communicator) -> Result<(), Failure> {
         let late = start.elapsed();
         println!("rank {}: {wire:?} {alone:?} for one, {late:?} left of four", ranks.rank());
         expect(late < Duration::from_millis(20), &format!("{late:?} were left to do"))?;
+    }
+    Ok(())
+}
+
+/// Steps in which each rank waits for all others.
+pub fn train(team: &Team, is_stuck: bool) -> Result<(), Failure> {
+    let mut bucket = HostBucket::new(100_000, Wire::F32);
+    for step in 0.. {
+        team.progress(step);
+        while is_stuck && step == 7 {
+            sleep(Duration::from_secs(1));
+        }
+        sleep(Duration::from_millis(5));
+        bucket = summed(team.communicator().all_reduce_sum(Bucket::Host(bucket)))?;
     }
     Ok(())
 }

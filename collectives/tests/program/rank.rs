@@ -55,6 +55,7 @@ fn run() -> Result<(), Failure> {
         "fail" => sleep(Duration::from_secs(60)),
         "abort" if is_stuck => team.communicator().abort("what it computed is no number"),
         "abort" => sleep(Duration::from_secs(60)),
+        "train" => data::train(&team, is_stuck)?,
         "sums" => data::check(team.communicator().as_ref())?,
         "overlap" => data::overlap(team.communicator().as_ref())?,
         other => return Err(format!("no such test: {other}").into()),
