@@ -8,7 +8,7 @@ use crate::address;
 use crate::communicator::Communicator;
 use crate::identity::{Head, Identity};
 #[cfg(feature = "nccl")]
-use crate::nccl::{Nccl, NcclError, NcclOptions};
+use crate::nccl::{Library, Nccl, NcclError, NcclOptions};
 use crate::rendezvous::{self, MeetError, Met, Place};
 use crate::solo::Solo;
 use crate::table::{Disagreement, Passport, RankTable};
@@ -298,25 +298,39 @@ fn start_nccl(
     watch: &Watch,
 ) -> Result<Arc<dyn Communicator>, JoinError> {
     let library = |reason: String| JoinError::Library { library: "NCCL", reason };
-    let Some(device_index) = options.device_index else {
-        return Err(library(format!("rank {rank} computes on the CPU; give every rank a CUDA device")));
+    let prepare = || -> Result<_, JoinError> {
+        let cpu = || library("it computes on the CPU; give every rank a CUDA device".to_owned());
+        let device_index = options.device_index.ok_or_else(cpu)?;
+        let nccl = Library::load()?;
+        let id = if rank == 0 { nccl.unique_id()?.to_string() } else { String::new() };
+        Ok((device_index, nccl, id))
     };
-    // Whoever hangs in an operation is noticed by the watch, which knows when waiting is in order.
-    let operation_limit = Duration::MAX;
-    let limit = options.limit;
-    let options = NcclOptions { rank, world_size, device_index, limit, operation_limit };
-    let nccl = Nccl::meet::<JoinError>(&options, |own| {
-        let own: String = own.into_iter().flatten().map(|byte| format!("{byte:02x}")).collect();
-        let first = match watch.exchange("the id of NCCL", &own) {
-            Exchanged::Same(value) => Ok(value),
-            Exchanged::Each(values) => Ok(values.into_iter().next().unwrap_or_default()),
-            Exchanged::Mixed(reason) => Err(library(reason)),
-        }?;
-        let (digits, _) = first.as_bytes().as_chunks::<2>();
-        let byte = |digits: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
-        Ok(digits.iter().filter_map(byte).collect())
-    })?;
-    Ok(Arc::new(nccl.watched(Arc::clone(pulse))))
+    let prepared = prepare();
+    // A rank that fails takes part all the same, or the others would wait for it inside NCCL.
+    let own = match &prepared {
+        Ok((_, _, id)) => format!("ready {id}"),
+        Err(_) => String::new(),
+    };
+    let exchanged = watch.exchange("the id of NCCL", &own);
+    let (device_index, nccl, _) = prepared?;
+    let first = match exchanged {
+        Exchanged::Same(value) => value,
+        Exchanged::Each(values) => match values.iter().position(String::is_empty) {
+            Some(rank) => return Err(library(format!("rank {rank} cannot use it"))),
+            None => values.into_iter().next().unwrap_or_default(),
+        },
+        Exchanged::Mixed(reason) => return Err(library(reason)),
+    };
+    let id = first.strip_prefix("ready ").unwrap_or_default().parse()?;
+    let options = NcclOptions {
+        rank,
+        world_size,
+        device_index,
+        limit: options.limit,
+        // Whoever hangs in an operation is noticed by the watch, which knows when waiting is in order.
+        operation_limit: Duration::MAX,
+    };
+    Ok(Arc::new(Nccl::new(nccl, id, &options)?.watched(Arc::clone(pulse))))
 }
 
 #[cfg(feature = "nccl")]

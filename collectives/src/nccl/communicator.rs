@@ -54,21 +54,6 @@ pub struct NcclOptions {
 }
 
 impl Nccl {
-    /// Meets the other ranks. `exchange` is given the id that rank 0 has made, `None` on the others, and returns rank 0's
-    /// on all.
-    ///
-    /// # Errors
-    /// [`NcclError`], or what `exchange` says.
-    pub fn meet<E: From<NcclError>>(
-        options: &NcclOptions,
-        exchange: impl FnOnce(Option<Vec<u8>>) -> Result<Vec<u8>, E>,
-    ) -> Result<Self, E> {
-        let library = Library::load()?;
-        let own = (options.rank == 0).then(|| library.unique_id()).transpose()?;
-        let id = exchange(own.map(UniqueId::to_bytes))?;
-        Ok(Self::new(library, UniqueId::from_bytes(&id)?, options)?)
-    }
-
     /// Joins the ranks that were given the same `id`.
     ///
     /// # Errors

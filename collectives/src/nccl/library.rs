@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::comm;
@@ -167,6 +168,24 @@ impl UniqueId {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NcclError> {
         let bytes = bytes.try_into().map_err(|_| NcclError::Id { found: bytes.len() })?;
         Ok(Self(RawId(bytes)))
+    }
+}
+
+/// Two digits for each byte, for ways that carry text.
+impl fmt::Display for UniqueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for UniqueId {
+    type Err = NcclError;
+
+    fn from_str(digits: &str) -> Result<Self, NcclError> {
+        let (pairs, _) = digits.as_bytes().as_chunks::<2>();
+        let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Vec<_> = pairs.iter().map_while(byte).collect();
+        Self::from_bytes(&bytes)
     }
 }
 

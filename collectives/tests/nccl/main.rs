@@ -102,6 +102,8 @@ fn ranks_and_ids_that_cannot_be_are_refused() {
     let (library, _) = load("ranks", &["VERSION=2703"]);
     assert_eq!(library.version(), Version { major: 2, minor: 7, patch: 3 });
     let id = library.unique_id().expect("made");
+    assert_eq!(id.to_string().parse(), Ok(id));
+    assert_eq!("07".repeat(64).parse::<UniqueId>(), Err(NcclError::Id { found: 64 }));
     assert_eq!(UniqueId::from_bytes(&[7; 127]), Err(NcclError::Id { found: 127 }));
     let error = Comm::join(library, id, 2, 2, SOON).expect_err("there is no such rank");
     assert_eq!(error, NcclError::Rank { rank: 2, world_size: 2 });

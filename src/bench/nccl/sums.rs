@@ -39,7 +39,7 @@ pub fn alone(device: &Device) -> Result<Nccl, BenchError> {
 pub fn measure(options: &NcclOptions, device: &Device) -> Result<NcclReport, BenchError> {
     let library = Library::load().map_err(failed)?;
     let (id, others) = match &options.id {
-        Some(digits) => (parse(digits)?, Vec::new()),
+        Some(digits) => (digits.parse().map_err(failed)?, Vec::new()),
         None => {
             let id = library.unique_id().map_err(failed)?;
             (id, start_others(options, id)?)
@@ -84,7 +84,7 @@ pub fn measure(options: &NcclOptions, device: &Device) -> Result<NcclReport, Ben
 
 /// The other ranks, as processes of this program.
 fn start_others(options: &NcclOptions, id: UniqueId) -> Result<Vec<Child>, BenchError> {
-    let digits: String = id.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = id.to_string();
     let start = |rank: u32| {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "nccl", "--device", &options.device, "--id", &digits]);
@@ -100,13 +100,6 @@ fn start_others(options: &NcclOptions, id: UniqueId) -> Result<Vec<Child>, Bench
         command.stdout(std::process::Stdio::null()).spawn()
     };
     (1..options.ranks).map(start).collect::<Result<_, _>>().map_err(failed)
-}
-
-fn parse(digits: &str) -> Result<UniqueId, BenchError> {
-    let (pairs, _) = digits.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Vec<u8> = pairs.iter().filter_map(byte).collect();
-    UniqueId::from_bytes(&bytes).map_err(failed)
 }
 
 struct Subject<'a> {
