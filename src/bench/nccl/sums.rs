@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Int, Tensor, s};
