@@ -236,7 +236,7 @@ impl Engine {
         let first = &self.communicators[0];
         Some(match order {
             Order::Sum(mut host, reply) => {
-                if let Err(error) = fits(host.local.len()) {
+                if let Err(error) = fits(host.local.len() + self.world_size) {
                     let _ = reply.send(Err(error));
                     return None;
                 }
@@ -370,7 +370,7 @@ impl Pause {
         let passed = self.since.elapsed();
         match is_idle {
             false if passed < Duration::from_micros(20) => Duration::ZERO,
-            false => (passed / 8).clamp(Duration::from_micros(50), Duration::from_micros(200)),
+            false => (passed / 32).clamp(Duration::from_micros(50), Duration::from_micros(400)),
             // Orders wake the thread; only what MPI still has to send waits.
             true => passed.clamp(Duration::from_micros(200), Duration::from_millis(20)),
         }

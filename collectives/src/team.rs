@@ -422,6 +422,16 @@ impl Team {
         }
     }
 
+    /// Tells the others that this rank has failed, and why; they end. It goes on to end by itself.
+    pub fn fail(&self, why: &str) {
+        if self.has_left.swap(true, Relaxed) {
+            return;
+        }
+        if let Some(watch) = &self.watch {
+            watch.fail(why);
+        }
+    }
+
     /// Ends this rank's part in good order: what it has begun is ended, and its connections close without alarm. All ranks
     /// do this, once.
     pub fn leave(&self) {

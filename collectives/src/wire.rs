@@ -135,14 +135,25 @@ impl Link {
         self.later.extend(messages);
     }
 
-    /// All that is there.
+    /// Whether there are messages already.
+    pub fn has_kept(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// What is there.
     pub fn receive(&mut self) -> Arrived {
         let mut arrived = Arrived::default();
         let mut buffer = [0; 16 << 10];
         while arrived.ended.is_none() {
             match self.stream.read(&mut buffer) {
                 Ok(0) => arrived.ended = Some("the connection has ended".to_owned()),
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Ok(count) => {
+                    self.received.extend_from_slice(&buffer[..count]);
+                    if count < buffer.len() {
+                        // That was all; an end of stream shows next time.
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => arrived.ended = Some(format!("the connection broke: {error}")),
@@ -189,13 +200,15 @@ impl AsFd for Link {
 #[error("what is at the other end is not this program, or another version of it")]
 struct NotOurs;
 
-/// Waits until one of the files can be read (or, where asked for, written), at most for `time`.
-pub(crate) fn wait(files: &[(BorrowedFd<'_>, bool)], time: Duration) {
+/// Waits until one of the files can be read (or, where asked for, written), at most for `time`. Tells for each of them
+/// whether something has happened.
+pub(crate) fn wait(files: &[(BorrowedFd<'_>, bool)], time: Duration) -> Vec<bool> {
     let flags = |writes: bool| if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let mut files: Vec<_> = files.iter().map(|(file, writes)| PollFd::new(file, flags(*writes))).collect();
     let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-    // Whatever the reason for waking up, the caller looks at all files again.
+    // Whatever the reason for waking up, what has happened is told.
     let _ = poll(&mut files, Some(&time));
+    files.iter().map(|file| !file.revents().is_empty()).collect()
 }
 
 #[cfg(test)]

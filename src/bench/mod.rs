@@ -2,6 +2,9 @@
 //!
 //! - [`step()`]: a whole training step, as the trainer does it;
 //! - [`algorithms()`]: the same with each algorithm, and how much of it is the algorithm's own arithmetic;
+//! - [`scaling()`]: a training step on several ranks;
+//! - [`allreduce()`]: sums over ranks, of many sizes;
+//! - [`expected()`]: what is to be expected of many ranks, by the model in [`cost`];
 //! - [`simclr()`]: a step of pretraining without labels;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
@@ -14,23 +17,37 @@
 //! side by side. What differs in the work done is part of the line.
 
 mod algorithms;
+mod allreduce;
+pub mod cost;
+mod expected;
+mod figures;
 mod input;
+mod launch;
 mod manifest;
 mod nccl;
 mod neighbours;
 mod parity;
 mod pictures;
 mod process;
+mod scaling;
 mod simclr;
 mod step;
 
 pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
+pub use allreduce::{
+    AllReduceError, AllReduceOptions, AllReduceReport, AllReduceReports, WireChoice, allreduce,
+    allreduce_threads,
+};
+pub use expected::{ExpectedOptions, ExpectedReport, expected};
+pub use figures::draw_predictions;
 pub use input::{InputOptions, InputReport, input};
+pub use launch::{LaunchError, LaunchOptions, Launched, launch};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
 pub use nccl::{NcclOptions, NcclReport, nccl};
 pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
+pub use scaling::{Ranks, ScalingOptions, ScalingReport, scaling};
 pub use simclr::{SimClrOptions, SimClrReport, simclr};
 pub use step::{StepOptions, StepReport, step};
 
@@ -84,6 +101,35 @@ pub enum BenchError {
     /// A folder cannot be made.
     #[error(transparent)]
     Write(#[from] crate::files::WriteError),
+    /// Sums over ranks.
+    #[error(transparent)]
+    AllReduce(#[from] AllReduceError),
+    /// What a launcher said makes no sense.
+    #[error(transparent)]
+    Identity(#[from] harvest_collectives::IdentityError),
+    /// Ranks did not meet.
+    #[error(transparent)]
+    Join(#[from] Box<harvest_collectives::JoinError>),
+    /// A rank would have no image.
+    #[error(transparent)]
+    Ranks(#[from] crate::training::TooManyRanks),
+    /// A setting that makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] crate::bounds::Invalid),
+    /// A launcher that failed.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Lines that a prediction cannot be made from.
+    #[error(transparent)]
+    Calibration(#[from] cost::CalibrationError),
+    /// A file of lines cannot be read.
+    #[error("cannot read `{path}`", path = path.display())]
+    Lines {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// No temporary folder.
     #[error("cannot make a temporary folder; set TMPDIR to a folder that may be written to")]
     Temporary(#[source] std::io::Error),
@@ -109,6 +155,14 @@ fn parse_choice<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String>
 /// Rounds for people and for JSON; six significant digits are more than any timing holds.
 fn significant(value: f64) -> f64 {
     format!("{value:.5e}").parse().unwrap_or(value)
+}
+
+/// Of sorted values; not a number of none.
+fn median(sorted: &[f64]) -> f64 {
+    match sorted.len() {
+        0 => f64::NAN,
+        count => (sorted[(count - 1) / 2] + sorted[count / 2]) / 2.0,
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! `harvest bench`: speed and memory.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::bench::{
-    AlgorithmsOptions, InputOptions, ManifestOptions, NcclOptions, NeighbourOptions, ParityOptions,
-    PictureOptions, SimClrOptions, StepOptions, algorithms, input, manifest, nccl, neighbours, parity,
-    pictures, simclr, step,
+    AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InputOptions, LaunchOptions, ManifestOptions,
+    NcclOptions, NeighbourOptions, ParityOptions, PictureOptions, Ranks, ScalingOptions, SimClrOptions,
+    StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions, expected, input, launch,
+    manifest, nccl, neighbours, parity, pictures, scaling, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -25,6 +26,12 @@ pub enum Bench {
     Neighbours(NeighbourOptions),
     /// Sums over NCCL in the memory of a GPU: right or wrong, and how long they take.
     Nccl(NcclOptions),
+    /// A training step on several ranks. Run it under mpirun or srun, or with --launch.
+    Scaling(ScalingVerb),
+    /// Sums over ranks, of buckets of many sizes. Run it under mpirun or srun, or with --threads.
+    Allreduce(AllReduceOptions),
+    /// Time, speed-up and efficiency to be expected of up to 1,024 devices, with the arithmetic.
+    Predict(ExpectedOptions),
     /// The numbers of a device against those of the CPU.
     Parity(ParityOptions),
     /// Draw images to measure on.
@@ -44,6 +51,9 @@ impl Bench {
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
             Self::Neighbours(options) => println!("{}", serde_json::to_string(&neighbours(&options)?)?),
+            Self::Scaling(verb) => verb.run()?,
+            Self::Allreduce(options) => sums(&options)?,
+            Self::Predict(options) => predict(&options)?,
             Self::Pictures(options) => pictures(&options)?,
             Self::Nccl(options) => {
                 let report = nccl(&options)?;
@@ -58,4 +68,66 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Everything that `harvest bench scaling` may be told.
+#[derive(Debug, Args)]
+pub struct ScalingVerb {
+    #[command(flatten)]
+    scaling: ScalingOptions,
+    #[command(flatten)]
+    launch: LaunchOptions,
+}
+
+impl ScalingVerb {
+    fn run(&self) -> anyhow::Result<()> {
+        if let Some(command) = &self.launch.launch {
+            print!("{}", launch(&self.scaling, &self.launch, command)?);
+            return Ok(());
+        }
+        let ranks = Ranks::meet(&format!("{:?}", self.scaling), &self.scaling.step.device)?;
+        let report = scaling(&self.scaling, ranks.communicator(), ranks.launcher())?;
+        if ranks.is_first() {
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        ranks.leave();
+        Ok(())
+    }
+}
+
+fn sums(options: &AllReduceOptions) -> anyhow::Result<()> {
+    let (found, is_first) = match options.threads {
+        Some(threads) => (allreduce_threads(options, threads as usize)?, true),
+        None => {
+            let ranks = Ranks::meet(&format!("{options:?}"), "")?;
+            let found = allreduce(options, &*ranks.communicator(), ranks.launcher())?;
+            let is_first = ranks.is_first();
+            ranks.leave();
+            (found, is_first)
+        }
+    };
+    if is_first && options.json {
+        for size in &found.sizes {
+            println!("{}", serde_json::to_string(size)?);
+        }
+    } else if is_first {
+        print!("{found}");
+    }
+    anyhow::ensure!(found.wrong() == 0, "{} numbers of the sums are wrong", found.wrong());
+    Ok(())
+}
+
+fn predict(options: &ExpectedOptions) -> anyhow::Result<()> {
+    let report = expected(options)?;
+    if options.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    if let Some(folder) = &options.out {
+        for name in draw_predictions(folder, options.speed)? {
+            eprintln!("{}", folder.join(name).display());
+        }
+    }
+    Ok(())
 }

@@ -294,7 +294,7 @@ impl Frame {
 }
 
 /// 1, 2 or 5 times a power of ten, such that about `wanted` ticks fit into `span`.
-fn tick_distance(span: f64, wanted: f64) -> f64 {
+pub(super) fn tick_distance(span: f64, wanted: f64) -> f64 {
     let rough = (span / wanted).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= rough * 0.999);

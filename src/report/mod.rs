@@ -15,6 +15,7 @@ mod map_chart;
 mod metrics_csv;
 mod progress;
 mod reliability_chart;
+mod scaling_chart;
 mod svg;
 
 pub use charts::{LineChart, Series, standard_charts};
@@ -29,4 +30,5 @@ pub use map_chart::map_svg;
 pub use metrics_csv::{MetricsLog, MetricsLogError, MetricsTable};
 pub use progress::{Progress, duration, thousands};
 pub use reliability_chart::reliability_svg;
+pub use scaling_chart::{ScalingChart, ScalingSeries};
 pub use svg::escape;

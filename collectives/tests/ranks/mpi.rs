@@ -23,7 +23,7 @@ fn mpirun_with(ranks: usize, task: &str, variables: &[(&str, &str)]) -> Ended {
 
 #[test]
 fn sums_gathers_and_broadcasts_are_right() {
-    for ranks in [2, 3] {
+    for ranks in [2, 3, 4] {
         let ended = mpirun(ranks, "sums");
         assert_eq!(ended.code, Some(0), "{}", ended.text);
         assert_eq!(ended.text.matches("has joined").count(), ranks, "{}", ended.text);
@@ -33,6 +33,12 @@ fn sums_gathers_and_broadcasts_are_right() {
 #[test]
 fn operations_end_while_the_caller_does_something_else() {
     let ended = mpirun(2, "overlap");
+    assert_eq!(ended.code, Some(0), "{}", ended.text);
+}
+
+#[test]
+fn waiting_keeps_no_core_busy() {
+    let ended = mpirun(2, "wait");
     assert_eq!(ended.code, Some(0), "{}", ended.text);
 }
 

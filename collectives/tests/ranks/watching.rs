@@ -81,7 +81,7 @@ fn a_rank_that_hangs_while_its_heart_beats_is_noticed() {
 
 #[test]
 fn an_evaluation_is_no_hang() {
-    let job = Job { limit: Duration::from_secs(1), ..Job::new(3, "evaluate") };
+    let job = Job { limit: LIMIT, ..Job::new(3, "evaluate") };
     let ended = end_all(job.all(&[]), Duration::from_secs(10));
     assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
 }
