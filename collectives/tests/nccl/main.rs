@@ -4,10 +4,11 @@
 
 mod calls;
 mod ranks;
+mod team;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use harvest_collectives::nccl::Library;
 
@@ -30,6 +31,12 @@ fn compile(source: &str, name: &str, definitions: &[&str]) -> PathBuf {
 fn nccl(name: &str, definitions: &[&str]) -> (Arc<Library>, PathBuf) {
     let file = compile("fake.c", name, definitions);
     (Library::open(&file).expect("it has all functions"), file)
+}
+
+/// The stand-in for CUDA's driver; made once, for a library in use must not be written.
+fn cuda() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| compile("cuda.c", "cuda", &[]))
 }
 
 /// How often the stand-in's communicators were (aborted, destroyed).
