@@ -26,6 +26,8 @@ impl Doctor {
             ),
             Err(reason) => println!("cuda      none: {reason}"),
         }
+        #[cfg(feature = "cuda")]
+        println!("nccl      {}", nccl());
         let device = crate::device::by_name("auto")?;
         println!("default   {}", crate::device::describe(&device));
         // The proof that the device computes, not only that it is listed.
@@ -34,6 +36,15 @@ impl Doctor {
         anyhow::ensure!(sum == 64.0 * 64.0 * 64.0, "the device multiplies wrongly: {sum}");
         println!("check     a matrix product on it is right");
         Ok(())
+    }
+}
+
+/// What several GPUs need to train together.
+#[cfg(feature = "cuda")]
+fn nccl() -> String {
+    match harvest_collectives::nccl::Library::load() {
+        Ok(library) => format!("{} from {}", library.version(), library.path().display()),
+        Err(error) => format!("none, and so no training on several GPUs: {error}"),
     }
 }
 

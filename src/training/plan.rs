@@ -33,6 +33,8 @@ pub(super) struct Slot {
     pub range: Range<usize>,
     /// Where the bucket tells that there is a gradient.
     pub present: usize,
+    /// Which of the numbers at its end that is.
+    pub flag: usize,
 }
 
 impl Plan {
@@ -61,7 +63,7 @@ impl Plan {
             for (place, (parameter, count)) in bucket.into_iter().enumerate() {
                 let stage = (!late.contains(&parameter.id)).then_some(parameter.depth);
                 let (range, present) = (start..start + count, total + place);
-                slots.push(Slot { id: parameter.id, stage, bucket: number, range, present });
+                slots.push(Slot { id: parameter.id, stage, bucket: number, range, present, flag: place });
                 start += count;
             }
         }
@@ -72,6 +74,11 @@ impl Plan {
     /// Where the parameter's slot is, if it moves.
     pub fn slot(&self, id: ParamId) -> Option<usize> {
         self.index.get(&id).copied()
+    }
+
+    /// How many numbers at the end of a bucket tell which gradients there are.
+    pub fn flags(&self, bucket: usize) -> usize {
+        self.slots.iter().filter(|slot| slot.bucket == bucket).count()
     }
 
     /// One more than the last stage.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use harvest_collectives::{Bucket, HostBucket, Wire};
 use harvest_kernels::{Found, Watcher};
 use harvest_models::ParameterInfo;
@@ -49,6 +49,7 @@ impl ReduceTimes {
 #[derive(Debug)]
 pub(super) struct Reduction {
     crew: Crew,
+    device: Device,
     parameters: Vec<ParameterInfo>,
     /// Bytes of a bucket.
     size: usize,
@@ -89,11 +90,19 @@ struct State {
 
 impl Reduction {
     /// For `parameters`, of which those that are tracked now move.
-    pub fn new(crew: &Crew, config: &DistributionConfig, parameters: Vec<ParameterInfo>) -> Self {
+    ///
+    /// `device` is where gradients are.
+    pub fn new(
+        crew: &Crew,
+        config: &DistributionConfig,
+        parameters: Vec<ParameterInfo>,
+        device: &Device,
+    ) -> Self {
         let (size, wire) = ((config.bucket_mib * f64::from(1 << 20)) as usize, config.wire.into());
         let plan = Plan::new(parameters.clone(), &HashSet::new(), size);
-        let flow = Arc::new(Flow::new(crew.clone(), plan, wire, true));
-        Self { crew: crew.clone(), parameters, size, wire, flow, times: ReduceTimes::default() }
+        let flow = Arc::new(Flow::new(crew.clone(), plan, wire, device, true));
+        let (crew, device) = (crew.clone(), device.clone());
+        Self { crew, device, parameters, size, wire, flow, times: ReduceTimes::default() }
     }
 
     /// Who is to watch the passes of the coming step.
@@ -136,7 +145,7 @@ impl Reduction {
 
     /// Puts the sums in the place of the gradients of `module`.
     pub fn spread<M: Module>(&self, module: &M, gradients: &mut GradientsParams) {
-        module.visit(&mut Spread { plan: &self.flow.plan, state: &self.flow.state(), gradients });
+        module.visit(&mut Spread { plan: &self.flow.plan, state: &mut self.flow.state(), gradients });
     }
 
     /// Ends a step. After the first, gradients that were not final at their tap are put last, on every rank.
@@ -147,7 +156,7 @@ impl Reduction {
         }
         let late = self.late();
         let plan = Plan::new(self.parameters.clone(), &late, self.size);
-        self.flow = Arc::new(Flow::new(self.crew.clone(), plan, self.wire, false));
+        self.flow = Arc::new(Flow::new(self.crew.clone(), plan, self.wire, &self.device, false));
     }
 
     /// What summing took since this was last asked.
@@ -174,8 +183,9 @@ impl Reduction {
 }
 
 impl Flow {
-    fn new(crew: Crew, plan: Plan, wire: Wire, looking: bool) -> Self {
-        let state = State::new(&plan, wire);
+    fn new(crew: Crew, plan: Plan, wire: Wire, device: &Device, looking: bool) -> Self {
+        let state =
+            State::new(&plan, |number, length| Buffer::new(length, plan.flags(number), wire, &crew, device));
         Self { crew, plan, looking, state: Mutex::new(state) }
     }
 
@@ -243,14 +253,19 @@ impl Watcher for Flow {
 }
 
 impl State {
-    fn new(plan: &Plan, wire: Wire) -> Self {
+    fn new(plan: &Plan, buffer: impl Fn(usize, usize) -> Buffer) -> Self {
         let mut state = Self {
             leaves: vec![None; plan.slots.len()],
             seen: vec![None; plan.slots.len()],
             packed: Vec::new(),
             passes: Vec::new(),
             missing: Vec::new(),
-            buffers: plan.lengths.iter().map(|length| Some(Buffer::new(*length, wire))).collect(),
+            buffers: plan
+                .lengths
+                .iter()
+                .enumerate()
+                .map(|(number, length)| Some(buffer(number, *length)))
+                .collect(),
             next: 0,
             arrivals: Arrivals::new(),
         };
@@ -305,7 +320,7 @@ impl ModuleVisitor for Rest<'_> {
 
 struct Spread<'a> {
     plan: &'a Plan,
-    state: &'a State,
+    state: &'a mut State,
     gradients: &'a mut GradientsParams,
 }
 
@@ -314,7 +329,7 @@ impl ModuleVisitor for Spread<'_> {
         let Some(slot) = self.plan.slot(parameter.id).map(|slot| &self.plan.slots[slot]) else { return };
         drop(self.gradients.remove::<D>(parameter.id));
         let weight = parameter.val();
-        let buffer = self.state.buffers[slot.bucket].as_ref().expect("all buckets have come home");
+        let buffer = self.state.buffers[slot.bucket].as_mut().expect("all buckets have come home");
         if let Some(sum) = buffer.read(slot, weight.dims(), &weight.device().inner()) {
             self.gradients.register(parameter.id, sum);
         }
