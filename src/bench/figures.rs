@@ -83,7 +83,7 @@ fn efficiency_chart(network: &Network) -> ScalingChart {
         let rows = predict(step, network, &plan(&figure, 64), &RANKS);
         ScalingSeries {
             name: format!("{:.1} Tflop/s", device.flops / 1e12),
-            times: rows.iter().map(|row| Some(row.seconds_per_step)).collect(),
+            times: Vec::new(),
             ratios: rows.iter().map(|row| Some(row.efficiency)).collect(),
             published_times: Vec::new(),
             published_ratios: if speed == Speed::Published {
@@ -99,7 +99,7 @@ fn efficiency_chart(network: &Network) -> ScalingChart {
             "FreeMatch, {}, batch 64 a device; A100 at three speeds, 4 a node, 200 Gbit/s",
             figure.model
         ),
-        time_label: "seconds a step".to_owned(),
+        time_label: String::new(),
         devices: RANKS.to_vec(),
         efficiency: true,
         series: series.to_vec(),
