@@ -25,7 +25,7 @@ use harvest::algorithms::{
 };
 use harvest::config::{Override, Sources, resolve};
 use harvest::demo::leaves;
-use harvest::experiment::{Dataset, Experiment, Finished, Places, Shown, network_config};
+use harvest::experiment::{Dataset, Experiment, Finished, Places, Shown, Team, network_config};
 
 /// Step 1. What can be set. A run is told from others by its `Debug` text, so all settings belong in here.
 #[derive(Debug)]
@@ -113,6 +113,7 @@ fn train(folder: &Path, steps: u32) -> Result<Finished, Box<dyn std::error::Erro
         device: harvest::device::by_name("auto")?,
         places: &places,
         baseline: None,
+        team: &Team::alone(),
     };
     Ok(experiment.execute(false, &[], &progress, &go_on)?)
 }

@@ -41,9 +41,47 @@ pub fn by_name(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
+/// The device called `name` for the process that is number `local_rank` of its job on this machine: where `name` leaves the
+/// choice, each has a GPU of its own.
+///
+/// # Errors
+/// As [`by_name`]; and if there are fewer GPUs than processes.
+pub fn of_local_rank(name: &str, local_rank: usize) -> Result<Device, DeviceError> {
+    match (name, cuda_devices()) {
+        // A scheduler that shows each process its own GPU alone has chosen already.
+        ("auto" | "cuda", Ok(count)) if count > 1 || local_rank > 0 && !one_each() => {
+            by_name(&format!("cuda:{local_rank}"))
+        }
+        _ => by_name(name),
+    }
+}
+
+/// Whether the environment shows this process one GPU, which then is its own.
+fn one_each() -> bool {
+    std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|list| !list.is_empty() && !list.contains(','))
+}
+
 /// What to call a device in logs.
 pub fn describe(device: &Device) -> &'static str {
     if is_cpu(device) { "cpu" } else { "cuda" }
+}
+
+/// The number of a GPU on this machine; 0 for the CPU.
+pub fn index(device: &Device) -> usize {
+    let words = format!("{:?}", device.clone().inner());
+    let digits: String = words.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+/// The version of what drives a device; empty for the CPU.
+pub fn driver(device: &Device) -> String {
+    if is_cpu(device) {
+        return String::new();
+    }
+    let version = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
+    // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 …"
+    let number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
+    version.split_whitespace().find(number).unwrap_or("unknown").to_owned()
 }
 
 /// Whether this is the CPU.

@@ -3,8 +3,8 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → config → algorithms → data → augment
-//!     → metrics, device, random, bounds, files
+//! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
+//!     → metrics, device, random, bounds, errors, files
 //! ```
 //!
 //! Beside them stand the crates `harvest-models` (networks) and `harvest-kernels` (fused operations).
@@ -19,9 +19,11 @@ pub mod config;
 pub mod data;
 pub mod demo;
 pub mod device;
+pub mod errors;
 pub mod experiment;
 pub mod files;
 pub mod inference;
+pub mod jobs;
 pub mod metrics;
 pub mod probe;
 pub mod project;

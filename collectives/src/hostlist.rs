@@ -133,8 +133,10 @@ mod tests {
         assert_eq!(expand("n[1-9999]m[1-9999]"), Err(HostListError::TooMany));
     }
 
-    /// A prefix, and ranges of numbers with a width.
-    fn groups() -> impl Strategy<Value = Vec<(String, usize, Vec<(u64, u64)>)>> {
+    /// A prefix, and ranges of numbers (start and how many more) with a width.
+    type Group = (String, usize, Vec<(u64, u64)>);
+
+    fn groups() -> impl Strategy<Value = Vec<Group>> {
         let ranges = prop::collection::vec((0u64..2000, 0u64..20), 0..4);
         prop::collection::vec(("[a-z][a-z-]{0,5}", 1usize..5, ranges), 1..5)
     }

@@ -1,17 +1,15 @@
 //! Which rank this process is, as its launcher says in the environment.
 //!
 //! `mpirun` comes first: inside a Slurm job it starts its helpers with `srun`, and its ranks then see variables of both.
-//! Slurm's count only inside a step: a batch script too has `SLURM_PROCID=0`. Where several launchers have left their
+//! Slurm's count only inside a step that `srun` has started: a batch script too has `SLURM_PROCID=0`. Where several launchers have left their
 //! variables they must agree.
+
+mod launchers;
 
 use std::fmt;
 
-use crate::hostlist::{self, HostListError};
-
-/// Chooses the port on which rank 0 listens.
-const PORT: &str = "HARVEST_PORT";
-/// Names a job, where its launcher does not: ranks of another job are told apart by it.
-const JOB: &str = "HARVEST_JOB";
+use self::launchers::Variables;
+use crate::hostlist::HostListError;
 
 /// Who a process is among the ranks of its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +174,7 @@ impl Identity {
             variables.of_mpi("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE").map(Some)
         } else if variables.text("MPI_LOCALRANKID").is_some() && variables.text("PMI_RANK").is_some() {
             variables.of_mpi("PMI_RANK", "PMI_SIZE").map(Some)
-        } else if variables.text("SLURM_STEP_ID").is_some() && variables.text("SLURM_PROCID").is_some() {
+        } else if variables.is_slurm_task() {
             variables.of_slurm().map(Some)
         } else if variables.text("PMI_RANK").is_some() {
             variables.of_mpi("PMI_RANK", "PMI_SIZE").map(Some)
@@ -188,176 +186,9 @@ impl Identity {
     }
 }
 
-/// Reads variables, and says which one is wrong.
-struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
-
-impl Variables<'_> {
-    fn of_slurm(&self) -> Result<Identity, IdentityError> {
-        let beside = "SLURM_STEP_ID";
-        let size_name = if self.text("SLURM_STEP_NUM_TASKS").is_some() {
-            self.agree("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")?;
-            "SLURM_STEP_NUM_TASKS"
-        } else {
-            "SLURM_NTASKS"
-        };
-        let (rank, world_size) = self.place("SLURM_PROCID", size_name)?;
-        for other in ["PMI_RANK", "PMIX_RANK", "RANK"] {
-            self.agree("SLURM_PROCID", other)?;
-        }
-        for other in ["PMI_SIZE", "WORLD_SIZE"] {
-            self.agree(size_name, other)?;
-        }
-        let job = self.needed("SLURM_JOB_ID", beside)?;
-        let step = self.needed("SLURM_STEP_ID", beside)?;
-        let name = if self.text("SLURM_STEP_NODELIST").is_some() {
-            "SLURM_STEP_NODELIST"
-        } else {
-            "SLURM_JOB_NODELIST"
-        };
-        let list = self.needed(name, beside)?;
-        let hosts = hostlist::expand(&list);
-        let hosts = hosts.map_err(|source| IdentityError::Hosts { name, value: list.clone(), source })?;
-        let first = hosts.into_iter().next().unwrap_or_default();
-        match self.text("SLURMD_NODENAME") {
-            Some(node) if rank == 0 && node != first => return Err(IdentityError::Misplaced { node, first }),
-            _ => {}
-        }
-        let port = match (self.port(PORT)?, self.text("SLURM_STEP_RESV_PORTS")) {
-            (Some(port), _) => port,
-            (None, Some(ports)) => first_port("SLURM_STEP_RESV_PORTS", &ports)?,
-            (None, None) => derived_port(&job, &step),
-        };
-        let restarts = self.text("SLURM_RESTART_COUNT").unwrap_or_else(|| "0".to_owned());
-        Ok(Identity {
-            rank,
-            world_size,
-            local_rank: self.number("SLURM_LOCALID")?.unwrap_or(0),
-            node: self.number("SLURM_NODEID")?.unwrap_or(0),
-            launcher: Launcher::Slurm,
-            job: format!("Slurm job {job}.{step}, start {restarts}"),
-            head: Head::Host { host: first, port },
-        })
-    }
-
-    fn of_mpi(&self, rank_name: &'static str, size_name: &'static str) -> Result<Identity, IdentityError> {
-        let (rank, world_size) = self.place(rank_name, size_name)?;
-        self.agree(rank_name, "RANK")?;
-        self.agree(size_name, "WORLD_SIZE")?;
-        let first = |names: [&'static str; 2]| {
-            names.into_iter().find_map(|name| self.number(name).transpose()).transpose()
-        };
-        let local_rank = first(["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"])?.unwrap_or(0);
-        let local_size = first(["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"])?.unwrap_or(world_size);
-        let head = match self.text("MASTER_ADDR") {
-            Some(host) => Head::Host { host, port: self.master_port()? },
-            None => Head::OverMpi,
-        };
-        Ok(Identity {
-            rank,
-            world_size,
-            local_rank,
-            node: rank / local_size.max(1),
-            launcher: Launcher::Mpi,
-            job: self.text(JOB).or_else(|| self.text("PMIX_NAMESPACE")).unwrap_or_default(),
-            head,
-        })
-    }
-
-    /// `WORLD_SIZE=1` alone is no job: many environments set it always.
-    fn of_environment(&self) -> Result<Option<Identity>, IdentityError> {
-        let size = self.number("WORLD_SIZE")?;
-        if size == Some(1) && self.text("RANK").is_none() {
-            return Ok(None);
-        }
-        let (rank, world_size) = self.place("RANK", "WORLD_SIZE")?;
-        let head = match world_size {
-            1 => Head::Host { host: "localhost".to_owned(), port: 0 },
-            _ => Head::Host { host: self.needed("MASTER_ADDR", "WORLD_SIZE")?, port: self.master_port()? },
-        };
-        Ok(Some(Identity {
-            rank,
-            world_size,
-            local_rank: self.number("LOCAL_RANK")?.unwrap_or(0),
-            node: self.number("GROUP_RANK")?.unwrap_or(0),
-            launcher: Launcher::Environment,
-            job: self.text(JOB).or_else(|| self.text("TORCHELASTIC_RUN_ID")).unwrap_or_default(),
-            head,
-        }))
-    }
-
-    /// Rank and number of ranks.
-    fn place(&self, name: &'static str, size_name: &'static str) -> Result<(usize, usize), IdentityError> {
-        let size = self.number(size_name)?;
-        let rank = self.number(name)?;
-        match (rank, size) {
-            (_, Some(0)) => Err(IdentityError::NoRanks { name: size_name }),
-            (Some(rank), Some(size)) if rank < size => Ok((rank, size)),
-            (Some(rank), Some(size)) => Err(IdentityError::Range { name, rank, size_name, size }),
-            (None, _) => Err(self.missing(name, size_name)),
-            (_, None) => Err(self.missing(size_name, name)),
-        }
-    }
-
-    /// Two variables that say the same, if both are there.
-    fn agree(&self, name: &'static str, other: &'static str) -> Result<(), IdentityError> {
-        match (self.number(name)?, self.number(other)?) {
-            (Some(value), Some(other_value)) if value != other_value => {
-                Err(IdentityError::Conflict { name, value, other, other_value })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn master_port(&self) -> Result<u16, IdentityError> {
-        match (self.port(PORT)?, self.port("MASTER_PORT")?) {
-            (Some(port), _) | (None, Some(port)) => Ok(port),
-            (None, None) => Err(self.missing("MASTER_PORT", "MASTER_ADDR")),
-        }
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        (self.0)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-    }
-
-    fn needed(&self, name: &'static str, beside: &'static str) -> Result<String, IdentityError> {
-        self.text(name).ok_or_else(|| self.missing(name, beside))
-    }
-
-    fn missing(&self, name: &'static str, beside: &'static str) -> IdentityError {
-        let value = self.text(beside).unwrap_or_default();
-        IdentityError::Missing { name, beside: format!("`{beside}={value}`") }
-    }
-
-    fn number(&self, name: &'static str) -> Result<Option<usize>, IdentityError> {
-        let Some(value) = self.text(name) else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| IdentityError::Number { name, value })
-    }
-
-    fn port(&self, name: &'static str) -> Result<Option<u16>, IdentityError> {
-        self.text(name).map(|value| first_port(name, &value)).transpose()
-    }
-}
-
-/// `19006-19008` → 19006.
-fn first_port(name: &'static str, value: &str) -> Result<u16, IdentityError> {
-    let first = value.split(['-', ',']).next().unwrap_or_default();
-    match first.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(IdentityError::Port { name, value: value.to_owned() }),
-    }
-}
-
-/// A port below those that systems hand out by themselves. Jobs and steps that follow each other have different ones.
-fn derived_port(job: &str, step: &str) -> u16 {
-    let number =
-        |text: &str| text.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(10).wrapping_add(byte.into()));
-    // A prime, so that steps of 16 visit all ports.
-    let offset = number(job).wrapping_mul(16).wrapping_add(number(step)) % 11_987;
-    20_000 + offset as u16
-}
-
 #[cfg(test)]
 mod tests {
+    use super::launchers::derived_port;
     use super::*;
     use std::collections::HashMap;
 
@@ -425,8 +256,10 @@ mod tests {
         assert_eq!((seen.rank, seen.world_size, seen.local_rank), (1, 2, 1));
         assert_eq!(seen.head, Head::Host { host: "10.0.0.7".to_owned(), port: 29500 });
 
-        // A batch script is no rank.
-        for alone in ["", "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_ID=4", "WORLD_SIZE=1"] {
+        // Neither a batch script nor the shell of `salloc` is a rank.
+        let batch = "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_ID=4";
+        let salloc = format!("{batch} SLURM_STEP_ID=4294967290 SLURM_STEP_NUM_TASKS=1");
+        for alone in ["", batch, &salloc, "WORLD_SIZE=1"] {
             assert_eq!(read(alone), Ok(None), "{alone}");
         }
     }

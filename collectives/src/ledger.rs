@@ -81,7 +81,7 @@ impl Ledger {
         }
         let seconds = seconds(since);
         let why = match self.ranks.iter().all(|life| place(life) == place(last)) {
-            true => format!("no rank has moved for {seconds:.0} s, all wait in the same operation"),
+            true => format!("no rank has moved for {seconds:.0} s, all wait for each other"),
             false => format!("it lives, but has not moved for {seconds:.0} s while the others wait for it"),
         };
         Some(Loss { rank, why })

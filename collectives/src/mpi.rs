@@ -215,11 +215,14 @@ impl Engine {
         }
     }
 
-    /// All ranks end MPI; what is under way is waited for.
+    /// All ranks end MPI; what is under way is waited for. While MPI itself waits for others it keeps a core busy, so they
+    /// wait for each other before.
     fn finish(mut self) {
+        let (reply, _) = channel();
+        self.flying.extend(self.begin(Order::Barrier(reply)));
         while !self.flying.is_empty() {
             if !self.look() {
-                thread::sleep(Duration::from_micros(100));
+                thread::sleep(Duration::from_micros(200));
             }
         }
         let Self { universe, communicators, .. } = self;
@@ -232,7 +235,7 @@ impl Engine {
         let first = &self.communicators[0];
         Some(match order {
             Order::Sum(mut host, reply) => {
-                if let Err(error) = fits(host.local.len()) {
+                if let Err(error) = fits(host.local.len() + self.world_size) {
                     let _ = reply.send(Err(error));
                     return None;
                 }
@@ -366,7 +369,7 @@ impl Pause {
         let passed = self.since.elapsed();
         match is_idle {
             false if passed < Duration::from_micros(20) => Duration::ZERO,
-            false => (passed / 8).clamp(Duration::from_micros(50), Duration::from_micros(200)),
+            false => (passed / 32).clamp(Duration::from_micros(50), Duration::from_micros(400)),
             // Orders wake the thread; only what MPI still has to send waits.
             true => passed.clamp(Duration::from_micros(200), Duration::from_millis(20)),
         }

@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use crate::address;
 use crate::table::RankTable;
 use crate::wire::{Hello, Link, Message, wait};
@@ -118,8 +120,8 @@ pub(crate) fn listen(port: u16, host: &str) -> Result<TcpListener, MeetError> {
 
 /// Rank 0 waits for all others.
 pub(crate) fn host(listener: &TcpListener, own: &Hello, limit: Duration) -> Result<Met, MeetError> {
-    let start = Instant::now();
-    let mut table = Door::new(own, start + limit);
+    let mut table = Door::new(own, Instant::now() + limit);
+    allow_connections(own.world_size);
     // A blocking listener would stop all that follow a guest who hangs up at once.
     listener.set_nonblocking(true).map_err(|error| MeetError::Refused(format!("cannot listen: {error}")))?;
     while !table.is_complete() && Instant::now() < table.deadline {
@@ -135,8 +137,21 @@ pub(crate) fn host(listener: &TcpListener, own: &Hello, limit: Duration) -> Resu
         let files: Vec<_> = std::iter::once((listener.as_fd(), false)).chain(seated).chain(guests).collect();
         let left = table.deadline.saturating_duration_since(Instant::now());
         wait(&files, left.min(Duration::from_millis(500)));
+        // A thousand ranks come one by one; looking at all of them for each would take long.
+        thread::sleep(Duration::from_millis(5));
     }
     table.decide(limit)
+}
+
+/// A connection to each rank, where systems allow 1,024 open files unless asked for more.
+fn allow_connections(ranks: usize) {
+    let needed = ranks as u64 + 512;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        limit.current = limit.maximum.map_or(Some(needed), |maximum| Some(needed.min(maximum)));
+        // If this is refused, ranks that cannot be let in are named as missing.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }
 
 /// Who has come so far.
@@ -302,17 +317,17 @@ pub(crate) fn visit(place: &Place, own: &Hello, limit: Duration) -> Result<Met, 
             }
             Knock::Failed(reason) => reason,
         };
-        if start.elapsed() + pause >= limit {
+        if start.elapsed() >= limit {
             return Err(MeetError::Unreachable {
                 rank: own.rank,
                 own_host: own.passport.host.clone(),
                 host: place.hosts.join(", "),
                 port: place.port,
-                seconds: start.elapsed().as_secs(),
+                seconds: start.elapsed().as_secs_f64().ceil() as u64,
                 reason,
             });
         }
-        thread::sleep(pause);
+        thread::sleep(pause.min(limit.saturating_sub(start.elapsed())));
         pause = (pause * 2).min(Duration::from_millis(500));
     }
 }
@@ -362,11 +377,16 @@ fn introduce(mut link: Link, own: &Hello, limit: Duration, address: SocketAddr) 
     let mut deadline = Instant::now() + ANSWER.min(limit);
     loop {
         let arrived = link.receive();
-        for message in arrived.messages {
+        let mut messages = arrived.messages.into_iter();
+        while let Some(message) = messages.next() {
             match message {
                 // Its clock runs from its own start; a little more for the answer's way.
                 Message::Seated(left) => deadline = Instant::now() + left + ANSWER,
-                Message::Welcome(table) => return Knock::Met(Met { table, links: Links::Member(link) }),
+                Message::Welcome(table) => {
+                    // Another rank may already be lost.
+                    link.put_back(messages);
+                    return Knock::Met(Met { table, links: Links::Member(link) });
+                }
                 Message::Refused(reason) => return Knock::Refused(reason),
                 Message::Stranger(job) => return Knock::Stranger(job),
                 _ => {}

@@ -87,6 +87,15 @@ pub enum JoinError {
         /// What started it.
         launcher: String,
     },
+    /// MPI would start alone, or end the program with words of its own.
+    #[error(
+        "`srun` was not asked to start MPI programs: start with `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH); \
+         `srun --mpi=list` shows what this cluster has"
+    )]
+    PlainSrun,
+    /// Another rank could not begin.
+    #[error("ranks could not connect: {0}")]
+    Elsewhere(String),
     /// MPI numbers ranks otherwise.
     #[error("MPI calls this rank {found}, {launcher} calls it {expected}; start all ranks with one launcher")]
     Rank {
@@ -132,6 +141,9 @@ pub fn join(identity: &Identity, passport: Passport, options: &JoinOptions) -> R
     if own.world_size == 1 && transport != Transport::Nccl {
         return Ok(Team::new(Arc::new(Solo), RankTable(vec![own.passport]), pulse, None));
     }
+    if transport == Transport::Mpi {
+        expect_mpi(identity)?;
+    }
     // Under `mpirun` the ranks find each other through MPI, elsewhere they meet first and are watched while MPI starts.
     let (met, early) = match &identity.head {
         Head::Host { host, port } => {
@@ -159,13 +171,26 @@ pub fn join(identity: &Identity, passport: Passport, options: &JoinOptions) -> R
             start_mpi("training on several ranks", identity, &pulse, options.limit)
         }
     };
-    match communicator {
-        Ok(communicator) => Ok(Team::new(communicator, table, pulse, Some(watch))),
-        Err(error) => {
-            watch.fail(&error.to_string());
-            Err(error)
+    let communicator = all_started(&watch, communicator)?;
+    Ok(Team::new(communicator, table, pulse, Some(watch)))
+}
+
+/// Either all ranks have a way for data, or all give up.
+fn all_started(
+    watch: &Watch,
+    communicator: Result<Arc<dyn Communicator>, JoinError>,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let own = communicator.as_ref().map_or_else(JoinError::to_string, |_| String::new());
+    let elsewhere = match watch.exchange("the start of data exchange", &own) {
+        Exchanged::Same(error) if error.is_empty() => return communicator,
+        Exchanged::Same(error) | Exchanged::Mixed(error) => error,
+        Exchanged::Each(errors) => {
+            let mut errors = errors.into_iter().enumerate().filter(|(_, error)| !error.is_empty());
+            errors.next().map_or_else(String::new, |(rank, error)| format!("rank {rank}: {error}"))
         }
-    }
+    };
+    watch.disband();
+    communicator.and(Err(JoinError::Elsewhere(elsewhere)))
 }
 
 impl Transport {
@@ -216,6 +241,21 @@ fn meet_over(communicator: &dyn Communicator, mut own: Hello, limit: Duration) -
     })
 }
 
+/// Whether MPI can start at all, as far as can be told before ranks meet.
+fn expect_mpi(identity: &Identity) -> Result<(), JoinError> {
+    if !cfg!(feature = "mpi") {
+        return Err(without_mpi("training on several ranks"));
+    }
+    // Every kind of support for MPI sets some.
+    let has_support = || std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("PMI"));
+    if identity.launcher.is_slurm() && !has_support() { Err(JoinError::PlainSrun) } else { Ok(()) }
+}
+
+fn without_mpi(why: &str) -> JoinError {
+    let instead = "; without it `mpirun` needs `MASTER_ADDR` and `MASTER_PORT`";
+    JoinError::NotBuilt { why: why.to_owned(), library: "MPI", feature: "mpi", instead }
+}
+
 /// MPI, with as many ranks as the job has.
 #[cfg(feature = "mpi")]
 fn start_mpi(
@@ -248,8 +288,7 @@ fn start_mpi(
     _pulse: &Arc<Pulse>,
     _limit: Duration,
 ) -> Result<Arc<dyn Communicator>, JoinError> {
-    let instead = "; without it `mpirun` needs `MASTER_ADDR` and `MASTER_PORT`";
-    Err(JoinError::NotBuilt { why: why.to_owned(), library: "MPI", feature: "mpi", instead })
+    Err(without_mpi(why))
 }
 
 impl Team {
@@ -294,23 +333,40 @@ impl Team {
     /// Compares a value over all ranks, all of which must call this. It waits for as long as the others live.
     ///
     /// # Errors
-    /// [`Disagreement`] with the values of all, on every rank, if they are not the same.
+    /// [`Disagreement`] with the values of all, on every rank, if they are not the same. The job is then over: ranks no
+    /// longer watch each other, so that each can print it and end.
     pub fn agree(&self, what: &str, own: &str) -> Result<(), Disagreement> {
-        let values = match self.exchange(what, own) {
+        let disagreement = match self.exchange(what, own) {
             Exchanged::Same(_) => return Ok(()),
-            Exchanged::Each(values) => values,
+            Exchanged::Each(values) => {
+                let hosts = self.table.0.iter().map(|row| row.host.clone());
+                Disagreement { what: what.to_owned(), values: hosts.zip(values).collect() }
+            }
             Exchanged::Mixed(reason) => {
-                return Err(Disagreement { what: format!("{what}: {reason}"), values: Vec::new() });
+                Disagreement { what: format!("{what}: {reason}"), values: Vec::new() }
             }
         };
-        let hosts = self.table.0.iter().map(|row| row.host.clone());
-        Err(Disagreement { what: what.to_owned(), values: hosts.zip(values).collect() })
+        self.has_left.store(true, Relaxed);
+        if let Some(watch) = &self.watch {
+            watch.disband();
+        }
+        Err(disagreement)
     }
 
     fn exchange(&self, what: &str, own: &str) -> Exchanged {
         match &self.watch {
             Some(watch) => watch.exchange(what, own),
             None => Exchanged::Same(own.to_owned()),
+        }
+    }
+
+    /// Tells the others that this rank has failed, and why; they end. It goes on to end by itself.
+    pub fn fail(&self, why: &str) {
+        if self.has_left.swap(true, Relaxed) {
+            return;
+        }
+        if let Some(watch) = &self.watch {
+            watch.fail(why);
         }
     }
 

@@ -5,7 +5,6 @@
 //! for the limit; a rank that lives and stands still is caught by [`Ledger`]. Rank 0 tells everyone who is lost and why;
 //! should rank 0 itself be lost, the others notice without being told.
 
-use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -25,6 +24,8 @@ use crate::wire::{Beat, Exchanged, Link, Message, wait};
 
 /// The exit code of a rank whose job has lost another: come back and go on (`EX_TEMPFAIL`).
 pub const EXIT_LOST: i32 = 75;
+/// Time between two looks at the connections, at least.
+const ROUND: Duration = Duration::from_millis(20);
 /// Between the message and the end, so that a launcher that stops all ranks with the first one does not stop those that
 /// have yet to print it.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -91,6 +92,8 @@ enum Order {
     Abort(String),
     /// In good order.
     Leave,
+    /// In good order too, since all ranks know that the job is over: nobody waits.
+    Disband,
     /// In disorder: the others are told, and this rank ends as it likes.
     Fail(String),
 }
@@ -166,6 +169,10 @@ impl Watch {
         self.end(Order::Leave);
     }
 
+    pub fn disband(&self) {
+        self.end(Order::Disband);
+    }
+
     pub fn fail(&self, why: &str) {
         self.end(Order::Fail(why.to_owned()));
     }
@@ -191,7 +198,7 @@ struct Guard {
     values: Vec<Option<(String, String)>>,
     /// Who waits for it here.
     reply: Option<Sender<Exchanged>>,
-    /// Until when rank 0 waits for others to leave before it does.
+    /// This rank leaves. Until when rank 0 waits for the others to do so before it does.
     leaving: Option<Instant>,
 }
 
@@ -206,13 +213,11 @@ impl Guard {
                 self.beat(now);
                 next_beat = now + interval;
             }
-            let links = self.links.iter().flatten().map(|link| (link.as_fd(), link.has_unsent()));
-            let files: Vec<_> = std::iter::once((woken.as_fd(), false)).chain(links).collect();
-            wait(&files, next_beat.saturating_duration_since(now));
+            // First what has arrived: after a long sleep of this machine everyone looks silent.
+            let heard = self.wait(woken, next_beat.saturating_duration_since(now));
             let mut bytes = [0; 64];
             while matches!(woken.read(&mut bytes), Ok(count) if count > 0) {}
-            // First what has arrived: after a long sleep of this machine everyone looks silent.
-            self.listen();
+            self.listen(&heard);
             for order in orders.try_iter() {
                 if self.obey(order) {
                     return;
@@ -224,7 +229,19 @@ impl Guard {
             if self.may_leave() {
                 return;
             }
+            // Beats of a thousand ranks come one by one; looking at all connections for each would take a core.
+            thread::sleep(ROUND.saturating_sub(now.elapsed()));
         }
+    }
+
+    /// Waits for something to happen, and tells at which links it has.
+    fn wait(&self, woken: &UnixStream, time: Duration) -> Vec<usize> {
+        let links = || self.links.iter().enumerate().filter_map(|(at, link)| Some((at, link.as_ref()?)));
+        let files = links().map(|(_, link)| (link.as_fd(), link.has_unsent()));
+        let files: Vec<_> = std::iter::once((woken.as_fd(), false)).chain(files).collect();
+        let happened = wait(&files, time);
+        let heard = links().zip(&happened[1..]).filter(|((_, link), happened)| **happened || link.has_kept());
+        heard.map(|((at, _), _)| at).collect()
     }
 
     fn is_head(&self) -> bool {
@@ -252,9 +269,9 @@ impl Guard {
         }
     }
 
-    fn listen(&mut self) {
-        let mut ended = HashSet::new();
-        for at in 0..self.links.len() {
+    fn listen(&mut self, heard: &[usize]) {
+        let mut ended = Vec::new();
+        for &at in heard {
             let rank = self.rank_at(at);
             let Some(link) = &mut self.links[at] else { continue };
             let _ = link.flush();
@@ -265,7 +282,7 @@ impl Guard {
             if let Some(why) = arrived.ended
                 && self.links[at].is_some()
             {
-                ended.insert((rank, why));
+                ended.push((rank, why));
             }
         }
         if let Some((rank, why)) = ended.into_iter().min() {
@@ -325,6 +342,7 @@ impl Guard {
                 self.drain();
                 return true;
             }
+            Order::Disband => self.leaving = Some(Instant::now()),
             Order::Leave => self.leaving = Some(Instant::now() + self.limit),
         }
         false

@@ -78,6 +78,8 @@ pub(crate) struct Link {
     stream: TcpStream,
     received: Vec<u8>,
     unsent: Vec<u8>,
+    /// Messages that came with one that ended the meeting.
+    later: Vec<Message>,
 }
 
 /// What arrived, and whether more can.
@@ -93,7 +95,7 @@ impl Link {
         stream.set_nonblocking(true)?;
         // A message is one packet; waiting for more of them delays it by up to 40 ms.
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), unsent: Vec::new() })
+        Ok(Self { stream, received: Vec::new(), unsent: Vec::new(), later: Vec::new() })
     }
 
     /// Sends what the system takes now, and keeps the rest for [`Self::flush`].
@@ -128,21 +130,38 @@ impl Link {
         !self.unsent.is_empty()
     }
 
-    /// All that is there.
+    /// Keeps messages for the next [`Self::receive`].
+    pub fn put_back(&mut self, messages: impl IntoIterator<Item = Message>) {
+        self.later.extend(messages);
+    }
+
+    /// Whether there are messages already.
+    pub fn has_kept(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// What is there.
     pub fn receive(&mut self) -> Arrived {
         let mut arrived = Arrived::default();
         let mut buffer = [0; 16 << 10];
         while arrived.ended.is_none() {
             match self.stream.read(&mut buffer) {
                 Ok(0) => arrived.ended = Some("the connection has ended".to_owned()),
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Ok(count) => {
+                    self.received.extend_from_slice(&buffer[..count]);
+                    if count < buffer.len() {
+                        // That was all; an end of stream shows next time.
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => arrived.ended = Some(format!("the connection broke: {error}")),
             }
         }
+        arrived.messages = std::mem::take(&mut self.later);
         match self.unpack() {
-            Ok(messages) => arrived.messages = messages,
+            Ok(messages) => arrived.messages.extend(messages),
             Err(error) => arrived.ended = Some(error.to_string()),
         }
         arrived
@@ -181,13 +200,15 @@ impl AsFd for Link {
 #[error("what is at the other end is not this program, or another version of it")]
 struct NotOurs;
 
-/// Waits until one of the files can be read (or, where asked for, written), at most for `time`.
-pub(crate) fn wait(files: &[(BorrowedFd<'_>, bool)], time: Duration) {
+/// Waits until one of the files can be read (or, where asked for, written), at most for `time`. Tells for each of them
+/// whether something has happened.
+pub(crate) fn wait(files: &[(BorrowedFd<'_>, bool)], time: Duration) -> Vec<bool> {
     let flags = |writes: bool| if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let mut files: Vec<_> = files.iter().map(|(file, writes)| PollFd::new(file, flags(*writes))).collect();
     let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-    // Whatever the reason for waking up, the caller looks at all files again.
+    // Whatever the reason for waking up, what has happened is told.
     let _ = poll(&mut files, Some(&time));
+    files.iter().map(|file| !file.revents().is_empty()).collect()
 }
 
 #[cfg(test)]

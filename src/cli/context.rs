@@ -2,21 +2,30 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
+use harvest_collectives::{Identity, JoinOptions, Passport, host_name, join};
 
+use super::signals::Asked;
 use crate::config::{Override, Resolved, Sources, resolve};
-use crate::data::{Classes, Split};
-use crate::experiment::{Dataset, Experiment, ExperimentError, Finished, Places, Shown, network_config};
+use crate::data::{Classes, Progress as _, Split};
+use crate::experiment::{
+    Dataset, Experiment, ExperimentError, Finished, Places, Shown, Team, network_config,
+};
 use crate::project::Project;
 
 /// A command that makes no sense, in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// An end that is to be followed by another start, whatever was being done when it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the time is up; start again to go on")]
+pub struct ComeBack;
 
 /// Arguments of every verb that reads a configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,8 +79,14 @@ pub struct Context {
     pub classes: Option<Classes>,
     /// Shows progress.
     pub progress: Shown,
-    /// Set by SIGINT and SIGTERM.
+    /// Set by signals that ask for an end.
     pub stop: Arc<AtomicBool>,
+    /// Set by the signal that asks for an end and another start.
+    pub come_back: Arc<AtomicBool>,
+    /// The ranks that do this together.
+    pub team: Team,
+    /// Which of those on this machine this is.
+    pub local_rank: usize,
 }
 
 /// Images, scanned and divided.
@@ -100,6 +115,7 @@ impl Ready {
             device: context.device()?,
             places: &self.places,
             baseline,
+            team: &context.team,
         })
     }
 }
@@ -126,6 +142,7 @@ impl ConfigArguments {
         for setting in &self.set {
             sources.overrides.push(Override::parse(setting)?);
         }
+        let asked = Asked::listen()?;
         let classes = project.as_ref().filter(|project| project.classes().len() >= 2);
         let classes = classes.map(|project| project.classes().for_data()).transpose()?;
         Ok(Context {
@@ -134,12 +151,62 @@ impl ConfigArguments {
             project,
             classes,
             progress: Shown::new(self.quiet),
-            stop: stop_signal()?,
+            stop: asked.stop,
+            team: Team::alone().told_by(asked.come_back.clone()),
+            come_back: asked.come_back,
+            local_rank: 0,
         })
     }
 }
 
 impl Context {
+    /// With the other ranks of this job, if there are any: waits until all have met.
+    ///
+    /// # Errors
+    /// If they do not find each other, or do not fit together.
+    pub fn joined(mut self) -> anyhow::Result<Self> {
+        let Some(identity) = Identity::from_environment()?.filter(|identity| identity.world_size > 1) else {
+            return Ok(self);
+        };
+        self.local_rank = identity.local_rank;
+        let device = self.device()?;
+        let run = &self.config.value.run;
+        let passport = Passport {
+            host: host_name(),
+            device: match crate::device::is_cpu(&device) {
+                true => "cpu".to_owned(),
+                false => format!("cuda:{}", crate::device::index(&device)),
+            },
+            driver: crate::device::driver(&device),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config: short(&self.config.fingerprint()),
+            data: self
+                .config
+                .value
+                .data
+                .root
+                .as_deref()
+                .map_or_else(String::new, |root| root.display().to_string()),
+        };
+        let options = JoinOptions {
+            limit: Duration::from_secs(run.limit_seconds.into()),
+            device_index: (!crate::device::is_cpu(&device)).then(|| crate::device::index(&device)),
+            ..JoinOptions::default()
+        };
+        let host = passport.host.clone();
+        let joined = join(&identity, passport, &options)?;
+        let table = joined.table();
+        if identity.rank == 0 {
+            self.progress.note(&format!("{} ranks:\n{table}", identity.world_size));
+        } else {
+            self.progress = Shown::new(true);
+        }
+        let neighbours = (0..identity.world_size).filter(|rank| table.host(*rank) == host).count();
+        share_threads(neighbours);
+        self.team = Team::joined(joined).told_by(self.come_back.clone());
+        Ok(self)
+    }
+
     /// Where lists, caches and runs are kept.
     pub fn places(&self) -> Result<Places, ExperimentError> {
         if let Some(project) = &self.project {
@@ -172,16 +239,18 @@ impl Context {
     /// Scans and splits; tells on standard error what is not used.
     pub fn prepare(&self) -> anyhow::Result<Ready> {
         let places = self.places()?;
-        let dataset =
-            Dataset::load(&self.config, &places, self.classes.as_ref(), &self.progress, &self.stop)?;
+        let dataset = self.team.first_then_all(|| {
+            Dataset::load(&self.config, &places, self.classes.as_ref(), &self.progress, &self.stop)
+        })?;
+        self.team.agree("images", &dataset.manifest.fingerprint().to_string()[..16])?;
         let set_aside = dataset.manifest.set_aside.len();
-        if set_aside > 0 {
+        if set_aside > 0 && self.team.is_first() {
             eprintln!(
                 "{set_aside} files are set aside; `harvest scan` and the report list them with reasons"
             );
         }
         let split = dataset.split(&self.config, &places)?;
-        for conflict in &split.conflicts {
+        for conflict in split.conflicts.iter().filter(|_| self.team.is_first()) {
             eprintln!("left out: {}", conflict.describe(&dataset.manifest));
         }
         Ok(Ready { places, dataset, split })
@@ -198,29 +267,35 @@ impl Context {
             classes: self.classes.clone(),
             progress: Shown::new(self.progress.is_quiet()),
             stop: self.stop.clone(),
+            come_back: self.come_back.clone(),
+            team: self.team.clone(),
+            local_rank: self.local_rank,
         };
         baseline.train_beside(None, if fresh { Repeat::Anew } else { Repeat::Unless })
     }
 
     /// The device asked for.
     pub fn device(&self) -> anyhow::Result<Device> {
-        Ok(crate::device::by_name(&self.config.value.run.device)?)
+        Ok(crate::device::of_local_rank(&self.config.value.run.device, self.local_rank)?)
     }
 }
 
-/// A flag that SIGINT and SIGTERM set; the second signal ends the program at once.
-pub fn stop_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step; once more to stop at once");
-    };
-    // A second context in one process (the demo) keeps the first handler's flag apart; that is an error of ours.
-    ctrlc::set_handler(handler).context("cannot listen for signals")?;
-    Ok(stop)
+/// The beginning of a hash, enough to tell two apart.
+fn short(hash: &blake3::Hash) -> String {
+    hash.to_hex()[..16].to_owned()
+}
+
+/// Leaves the other ranks of this machine their part of its processors, unless somebody has said how many threads there are
+/// to be.
+fn share_threads(ranks: usize) {
+    if std::env::var_os("RAYON_NUM_THREADS").is_some() {
+        return;
+    }
+    let given = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|count| count.parse().ok());
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = given.unwrap_or(all / ranks).max(1);
+    // If the threads are running already, they stay as they are: slower, not wrong.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
 /// Where the image cache of a run lies: beside the runs, in the project or in `data`.

@@ -1,14 +1,16 @@
 //! `harvest demo`: the whole loop on drawn leaves.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 
-use super::context::{Context, Repeat, Usage, stop_signal};
+use super::context::{Context, Repeat, Usage};
+use super::signals::Asked;
 use crate::config::{Override, Sources, resolve};
 use crate::demo::leaves::{CLASSES, write_set};
-use crate::experiment::{Comparison, Finished, Shown};
+use crate::experiment::{Comparison, Finished, Shown, Team};
 
 /// Pictures of each class to train on and to test on, and their side in pixels.
 const TRAIN: usize = 400;
@@ -41,7 +43,7 @@ impl Demo {
     pub fn run(self) -> anyhow::Result<()> {
         let started = Instant::now();
         let progress = Shown::new(false);
-        let stop = stop_signal()?;
+        let stop = Asked::listen()?.stop;
         if self.out.is_file() {
             return Err(Usage(format!("`{}` is a file; name a folder", self.out.display())).into());
         }
@@ -71,6 +73,9 @@ impl Demo {
                 classes: None,
                 progress: Shown::new(false),
                 stop: stop.clone(),
+                come_back: Arc::default(),
+                team: Team::alone(),
+                local_rank: 0,
             })
         };
         let labels = context("supervised")?;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::context::{Usage, run_cache, stop_signal};
+use super::context::{Usage, run_cache};
+use super::signals::Asked;
 use crate::experiment::{FinishedRun, Shown};
 use crate::files::atomic_write;
 use crate::metrics::Scores;
@@ -25,7 +26,7 @@ pub struct Evaluate {
 
 impl Evaluate {
     pub fn run(self) -> anyhow::Result<()> {
-        let stop = stop_signal()?;
+        let stop = Asked::listen()?.stop;
         let progress = Shown::new(self.quiet);
         let run = FinishedRun::open(&self.run, &crate::device::by_name(&self.device)?)?;
         let (name, indices) = match (&run.split.test, &run.split.evaluation) {

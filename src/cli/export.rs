@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::context::{Usage, run_cache, stop_signal};
+use super::context::{Usage, run_cache};
+use super::signals::Asked;
 use crate::experiment::{FinishedRun, Shown, chain};
 
 /// Copy a finished run's model, to take elsewhere; every file is read back and must give the same answers.
@@ -28,7 +29,7 @@ impl Export {
         if self.out.exists() {
             return Err(Usage(format!("`{}` exists; name a new folder", self.out.display())).into());
         }
-        let stop = stop_signal()?;
+        let stop = Asked::listen()?.stop;
         let progress = Shown::new(self.quiet);
         let device = crate::device::by_name("cpu")?;
         let run = FinishedRun::open(&self.run, &device)?;

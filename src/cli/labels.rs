@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::context::{run_cache, stop_signal};
+use super::context::run_cache;
+use super::signals::Asked;
 use crate::experiment::{FinishedRun, Shown};
 use crate::inference::{write_class_lists, write_labels_csv};
 
@@ -26,7 +27,7 @@ pub struct Labels {
 
 impl Labels {
     pub fn run(self) -> anyhow::Result<()> {
-        let stop = stop_signal()?;
+        let stop = Asked::listen()?.stop;
         let progress = Shown::new(self.quiet);
         let run = FinishedRun::open(&self.run, &crate::device::by_name(&self.device)?)?;
         let cache = run.cache(&run_cache(&self.run), &progress, &stop)?;

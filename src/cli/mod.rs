@@ -11,10 +11,12 @@ mod export;
 mod init;
 mod label;
 mod labels;
+mod launch;
 mod predict;
 mod probe;
 mod sample;
 mod scan;
+mod signals;
 mod sweep;
 mod train;
 mod weights;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::jobs;
 
 /// Label a few images of each class; get a classifier trained on all of them.
 #[derive(Parser)]
@@ -49,6 +52,8 @@ enum Verb {
     Label(label::LabelVerb),
     /// Train a classifier on few labels and all images.
     Train(train::Train),
+    /// Hand a training in as a job of Slurm.
+    Launch(launch::Launch),
     /// Compare algorithms over labels per class and seeds; tables and figures of all runs.
     Sweep(sweep::SweepVerb),
     /// Show how good a finished run's model is.
@@ -74,8 +79,11 @@ enum Verb {
     Bench(bench::Bench),
 }
 
-/// Runs the program; returns 0, 1 for a failure, 2 for a command or configuration that makes no sense, 130 when
-/// stopped by a signal.
+/// For an end that is to be followed by another start; the same as of a rank that has lost another.
+const COME_BACK: u8 = harvest_collectives::EXIT_LOST as u8;
+
+/// Runs the program; returns 0, 1 for a failure, 2 for a command or configuration that makes no sense, 130 when stopped by a
+/// person, 75 when stopped or lost in order to be started again.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.verb {
@@ -86,6 +94,7 @@ pub fn run() -> ExitCode {
         Verb::Sample(verb) => verb.run(),
         Verb::Label(verb) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Launch(verb) => verb.run(),
         Verb::Sweep(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Predict(verb) => verb.run(),
@@ -100,8 +109,14 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
-            exit_code(&error)
+            let message = message(&error);
+            eprintln!("error: {message}");
+            let code = exit_code(&error);
+            // Another start would meet the same, unless this one was stopped in order to go on.
+            if ![jobs::COME_BACK, 130].map(ExitCode::from).contains(&code) {
+                jobs::note_failure(&message);
+            }
+            code
         }
     }
 }
@@ -116,14 +131,19 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     use crate::device::DeviceError;
     use crate::experiment::ExperimentError;
     use crate::training::TrainError;
+    if error.is::<context::ComeBack>() {
+        return ExitCode::from(COME_BACK);
+    }
     for cause in error.chain() {
         // What is wrong with a member of self-training is what is wrong.
         let cause: &(dyn std::error::Error + 'static) = match cause.downcast_ref() {
             Some(ExperimentError::Member { source, .. }) => source.as_ref(),
             _ => cause,
         };
-        if let Some(TrainError::Interrupted { .. }) = cause.downcast_ref() {
-            return ExitCode::from(130);
+        if let Some(error) = cause.downcast_ref::<TrainError>()
+            && let Some(code) = interrupted(error)
+        {
+            return code;
         }
         let usage = cause.is::<ConfigError>()
             || cause.is::<context::Usage>()
@@ -135,7 +155,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
-            Some(ExperimentError::Train(TrainError::Interrupted { .. })) => return ExitCode::from(130),
+            Some(ExperimentError::Train(error)) => {
+                if let Some(code) = interrupted(error) {
+                    return code;
+                }
+            }
             Some(ExperimentError::Cluster(LearnError::Cluster(ClusterError::Interrupted))) => {
                 return ExitCode::from(130);
             }
@@ -152,4 +176,13 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
     }
     ExitCode::FAILURE
+}
+
+/// The code of a training that has come to its end early but orderly.
+fn interrupted(error: &crate::training::TrainError) -> Option<ExitCode> {
+    match error {
+        crate::training::TrainError::Interrupted { come_back: true, .. } => Some(ExitCode::from(COME_BACK)),
+        crate::training::TrainError::Interrupted { .. } => Some(ExitCode::from(130)),
+        _ => None,
+    }
 }

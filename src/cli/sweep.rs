@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::context::{Usage, stop_signal};
+use super::context::Usage;
+use super::signals::Asked;
 use crate::config::{Override, Sources};
 use crate::experiment::Shown;
 use crate::report::duration;
@@ -66,7 +67,7 @@ impl SweepVerb {
             list(&sweep, &untouched(&sweep), &chosen);
             return Ok(());
         }
-        let (progress, stop) = (Shown::new(self.quiet), stop_signal()?);
+        let (progress, stop) = (Shown::new(self.quiet), Asked::listen()?.stop);
         let device = crate::device::by_name(&sweep.runs[0].config.value.run.device)?;
         let mut session = Session::open(&sweep, None, device, &progress, &stop)?;
         if self.dry_run {

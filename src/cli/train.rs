@@ -1,8 +1,11 @@
 //! `harvest train`: train a classifier on few labels and all images.
 
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
 use clap::Args;
 
-use super::context::{ConfigArguments, Repeat, Usage};
+use super::context::{ComeBack, ConfigArguments, Context, Repeat, Usage};
 use crate::algorithms::AlgorithmName;
 use crate::config::Override;
 use crate::experiment::{Comparison, Finished};
@@ -57,25 +60,44 @@ impl Train {
             println!("nothing was trained (--dry-run)");
             return Ok(());
         }
-        if !self.with_baseline {
-            tell(&context.train(self.fresh)?);
-            return Ok(());
-        }
-        if context.config.value.algorithm.name == AlgorithmName::Supervised {
+        let supervised = context.config.value.algorithm.name == AlgorithmName::Supervised;
+        if self.with_baseline && supervised {
             return Err(Usage(
                 "--with-baseline: supervised is the baseline itself; choose another --algorithm".into(),
             )
             .into());
         }
+        let context = context.joined()?;
+        let trained = self.train(&context);
+        let ended = context.team.end(trained);
+        match context.come_back.load(Ordering::Relaxed) {
+            true => ended.context(ComeBack),
+            false => ended,
+        }
+    }
+
+    fn train(&self, context: &Context) -> anyhow::Result<()> {
+        let first = context.team.is_first();
+        if !self.with_baseline {
+            let finished = context.train(self.fresh)?;
+            if first {
+                tell(&finished);
+            }
+            return Ok(());
+        }
         // First, so that the run's own report can compare.
         let baseline = context.train_baseline(self.fresh)?;
-        println!("baseline: {} ({})", baseline.summary(), baseline.folder.display());
+        if first {
+            println!("baseline: {} ({})", baseline.summary(), baseline.folder.display());
+        }
         let repeat = if self.fresh { Repeat::Anew } else { Repeat::Unfinished };
         let finished = context.train_beside(Some(&baseline), repeat)?;
-        tell(&finished);
-        match Comparison::of(&finished.folder, &baseline)? {
-            Some(comparison) => println!("{}", comparison.sentence()),
-            None => println!("There are no test images to compare on; see `data.test_fraction`."),
+        if first {
+            tell(&finished);
+            match Comparison::of(&finished.folder, &baseline)? {
+                Some(comparison) => println!("{}", comparison.sentence()),
+                None => println!("There are no test images to compare on; see `data.test_fraction`."),
+            }
         }
         Ok(())
     }

@@ -300,11 +300,15 @@ pub struct RunConfig {
     pub device: String,
     /// Folder that holds the run folders; unset, `runs` in the project, else in the current folder.
     pub folder: Option<ConfigPath>,
+    /// On several ranks: seconds without a sign of life after which a rank counts as lost, and the job ends.
+    pub limit_seconds: u32,
+    /// On several nodes: a folder on each node's own disk, to which the images are copied once.
+    pub node_cache: Option<ConfigPath>,
 }
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { device: "auto".into(), folder: None }
+        Self { device: "auto".into(), folder: None, limit_seconds: 600, node_cache: None }
     }
 }
 
@@ -331,6 +335,7 @@ impl Config {
             ("training.evaluate_every", training.evaluate_every),
             ("training.checkpoint_every", training.checkpoint_every),
             ("training.log_every", training.log_every),
+            ("run.limit_seconds", self.run.limit_seconds),
         ] {
             at_least_one(key, value)?;
         }

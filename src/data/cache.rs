@@ -148,27 +148,7 @@ impl ImageCache {
         stop: &AtomicBool,
     ) -> Result<Self, CacheError> {
         let plan = Plan::new(folder, manifest, size, options)?;
-        if let Ok(cache) = plan.open(options) {
-            return Ok(cache);
-        }
-        let cannot_write = |source| plan.cannot_write(folder.to_owned(), source);
-        fs::create_dir_all(folder).map_err(cannot_write)?;
-        let lock = File::create(folder.join(".lock")).map_err(cannot_write)?;
-        // Where locks are not supported, two builders may both work; nobody's leftovers are removed then.
-        let locked = lock.lock().is_ok();
-        match plan.open(options) {
-            Ok(cache) => return Ok(cache), // another run built it while this one waited
-            Err(reason) if plan.path.exists() => {
-                progress.note(&format!("building the image cache `{}` again: {reason}", plan.path.display()));
-            }
-            Err(_) => {}
-        }
-        if locked {
-            remove_leftovers(folder);
-        }
-        plan.build(folder, options, progress, stop)?;
-        plan.open(options)
-            .map_err(|reason| plan.cannot_write(plan.path.clone(), std::io::Error::other(reason)))
+        plan.open_or(folder, options, progress, || plan.build(folder, options, progress, stop))
     }
 
     /// Image `index`: `size · size · 3` bytes. Panics behind the last.
@@ -286,13 +266,68 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Builds under a temporary name in `folder`, which disappears on any error, then renames.
+    /// Opens it, or lets `make` put it there while no other process does, and opens that.
+    fn open_or(
+        &self,
+        folder: &Path,
+        options: &CacheOptions,
+        progress: &dyn Progress,
+        make: impl FnOnce() -> Result<(), CacheError>,
+    ) -> Result<ImageCache, CacheError> {
+        if let Ok(cache) = self.open(options) {
+            return Ok(cache);
+        }
+        let cannot_write = |source| self.cannot_write(folder.to_owned(), source);
+        fs::create_dir_all(folder).map_err(cannot_write)?;
+        let lock = File::create(folder.join(".lock")).map_err(cannot_write)?;
+        // Where locks are not supported, two builders may both work; nobody's leftovers are removed then.
+        let locked = lock.lock().is_ok();
+        match self.open(options) {
+            Ok(cache) => return Ok(cache), // another process made it while this one waited
+            Err(reason) if self.path.exists() => {
+                progress.note(&format!("making the image cache `{}` again: {reason}", self.path.display()));
+            }
+            Err(_) => {}
+        }
+        if locked {
+            remove_leftovers(folder);
+        }
+        make()?;
+        self.open(options)
+            .map_err(|reason| self.cannot_write(self.path.clone(), std::io::Error::other(reason)))
+    }
+
     fn build(
         &self,
         folder: &Path,
         options: &CacheOptions,
         progress: &dyn Progress,
         stop: &AtomicBool,
+    ) -> Result<(), CacheError> {
+        let index = |shards| Index {
+            magic: MAGIC.into(),
+            version: VERSION,
+            fingerprint: self.fingerprint,
+            size: self.size,
+            images: self.manifest.images.len(),
+            images_per_shard: self.images_per_shard,
+            shards,
+        };
+        self.publish(folder, |temporary| {
+            let create = |number| File::create(temporary.join(shard_name(number)));
+            let index = index(self.write_shards(options, progress, stop, create)?);
+            write_atomically(&temporary.join("index.json"), |out| {
+                Ok(serde_json::to_writer_pretty(out, &index)?)
+            })
+            .map_err(|source| self.cannot_write(folder.to_owned(), source))
+        })
+    }
+
+    /// Lets `fill` write the cache under a temporary name in `folder`, which disappears on any error, then renames.
+    fn publish(
+        &self,
+        folder: &Path,
+        fill: impl FnOnce(&Path) -> Result<(), CacheError>,
     ) -> Result<(), CacheError> {
         let cannot_write = |source| self.cannot_write(folder.to_owned(), source);
         let mut builder = tempfile::Builder::new();
@@ -304,21 +339,7 @@ impl<'a> Plan<'a> {
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
         let temporary = builder.tempdir_in(folder).map_err(cannot_write)?;
-        let create = |number| File::create(temporary.path().join(shard_name(number)));
-        let shards = self.write_shards(options, progress, stop, create)?;
-        let index = Index {
-            magic: MAGIC.into(),
-            version: VERSION,
-            fingerprint: self.fingerprint,
-            size: self.size,
-            images: self.manifest.images.len(),
-            images_per_shard: self.images_per_shard,
-            shards,
-        };
-        write_atomically(&temporary.path().join("index.json"), |out| {
-            Ok(serde_json::to_writer_pretty(out, &index)?)
-        })
-        .map_err(cannot_write)?;
+        fill(temporary.path())?;
         sync_folder(temporary.path()).map_err(cannot_write)?;
         if self.path.exists() {
             // Programs that have the old files mapped keep them.
@@ -423,5 +444,6 @@ impl Flushed for File {
     }
 }
 
+mod local;
 #[cfg(test)]
 mod tests;

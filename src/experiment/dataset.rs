@@ -225,6 +225,20 @@ impl Dataset {
         Ok(ImageCache::open_or_build(folder, manifest, size, &CacheOptions::default(), progress, stop)?)
     }
 
+    /// The copy of `cache` in `folder`, on this node's own disk.
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub fn cache_on_node(
+        cache: ImageCache,
+        folder: &Path,
+        manifest: &Manifest,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<ImageCache, ExperimentError> {
+        Ok(cache.copied_to(folder, manifest, &CacheOptions::default(), progress, stop)?)
+    }
+
     /// Class of every image, where known.
     pub fn labels(&self) -> Vec<Option<u16>> {
         self.manifest.images.iter().map(|image| image.label).collect()

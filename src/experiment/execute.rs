@@ -10,21 +10,24 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::{Comparison, PREDICTIONS};
 use super::reliability::{OnImages, section};
+use super::scale::Scale;
 use super::self_training::Taught;
-use super::{Dataset, ExperimentError, Places, Shown};
+use super::{Dataset, ExperimentError, Places, Shown, Team};
 use crate::algorithms::AlgorithmBuilder;
 use crate::config::{ModelConfig, Resolved};
 use crate::data::{FIT_FILTER, Split};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
 use crate::inference::{Bundle, CARD, Confidence, Preprocessing, Reliable};
+use crate::jobs;
 use crate::metrics::Scores;
-use crate::project::{Input, Run, RunPlan, RunState};
+use crate::project::{Input, Run, RunError, RunPlan, RunState};
 use crate::report::{
     ConfigurationRow, MemberRow, MetricsTable, Results, RunSummary, SetAsideRow, confusion_svg,
     standard_charts,
 };
-use crate::training::{Crew, Job, Outcome, Setup, TrainError, train};
+use crate::training::checkpoint::Checkpoints;
+use crate::training::{Job, Outcome, Setup, TrainError, train};
 use crate::weights;
 
 /// File of a run folder that holds a [`Finished`].
@@ -48,6 +51,8 @@ pub struct Experiment<'a> {
     pub places: &'a Places,
     /// A finished run on the same labelled images alone, to compare with in the report.
     pub baseline: Option<&'a Finished>,
+    /// The ranks that do it together.
+    pub team: &'a Team,
 }
 
 /// What is left of a run for its user; kept in the run folder as `result.json`.
@@ -67,6 +72,13 @@ pub struct Finished {
     /// How reliable confidences are, on the images of [`Self::scores`].
     #[serde(default)]
     pub reliable: Option<Reliable>,
+}
+
+/// What came of training, before it is written up.
+struct Trained {
+    outcome: Outcome,
+    taught: Option<Taught>,
+    scale: Scale,
 }
 
 /// The network that a configuration asks for, with `classes` classes.
@@ -114,23 +126,55 @@ impl Experiment<'_> {
     ) -> Result<Finished, ExperimentError> {
         self.check()?;
         let mut plan = self.plan()?;
-        let unfinished =
-            if fresh { None } else { Run::latest_unfinished(&self.places.runs, &plan.fingerprint())? };
-        let mut run = match unfinished {
-            Some(run) => run,
+        let unfinished = self.team.decide(|| self.unfinished(fresh, &plan))?;
+        let run = match unfinished {
+            Some(folder) => folder,
             None => {
                 plan.derived = self.train_members(fresh, arguments, progress, stop)?;
-                Run::create(&self.places.runs, &plan)?
+                plan.derived.push(Scale::of(&self.config.value, self.team.world_size()).input());
+                self.team.decide(|| Run::create(&self.places.runs, &plan).map(|run| run.dir().to_owned()))?
             }
         };
-        run.begin(device::describe(&self.device), arguments)?;
-        let result = self.work(&run, progress, stop);
-        match &result {
-            Ok(finished) => run.finish(&finished.summary())?,
-            Err(ExperimentError::Train(TrainError::Interrupted { .. })) => run.pause()?,
-            Err(error) => run.fail(&super::chain(error))?,
+        let mut run = Run::open(&run)?;
+        self.team.decide(|| run.begin(&self.described(), arguments))?;
+        let trained = self.get_on(&run).and_then(|()| self.trained(&run, progress, stop));
+        // What is left to do is to write, which one rank does.
+        let result = trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained)));
+        if self.team.is_first() {
+            match &result {
+                Ok(finished) => run.finish(&finished.summary())?,
+                Err(ExperimentError::Train(TrainError::Interrupted { .. })) => run.pause()?,
+                Err(error) => run.fail(&super::chain(error))?,
+            }
         }
-        result
+        result.map(|finished| Finished { folder: run.dir().to_owned(), ..finished })
+    }
+
+    /// Refuses to start a job again that gets no further.
+    fn get_on(&self, run: &Run) -> Result<(), ExperimentError> {
+        self.team.decide(|| {
+            let step = Checkpoints::written_elsewhere(&run.path("checkpoints")).newest_step();
+            let step = step.map_err(TrainError::from)?;
+            Ok::<_, ExperimentError>(jobs::note_start(run.dir(), jobs::restart_count(), step)?)
+        })
+    }
+
+    /// The folder of an unfinished run of the same.
+    fn unfinished(&self, fresh: bool, plan: &RunPlan) -> Result<Option<PathBuf>, RunError> {
+        if fresh {
+            return Ok(None);
+        }
+        let run = Run::latest_unfinished(&self.places.runs, &plan.fingerprint())?;
+        Ok(run.map(|run| run.dir().to_owned()))
+    }
+
+    /// Where it computes, for the run's folder.
+    fn described(&self) -> String {
+        let device = device::describe(&self.device);
+        match self.team.world_size() {
+            1 => device.to_owned(),
+            ranks => format!("{device} on each of {ranks} ranks"),
+        }
     }
 
     /// Refuses what would be found out only at the end: other images than the recipe was made for, an order of classes that
@@ -184,32 +228,47 @@ impl Experiment<'_> {
         Ok(inputs)
     }
 
-    fn work(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Finished, ExperimentError> {
+    /// Trains in the run's folder, on every rank.
+    fn trained(&self, run: &Run, progress: &Shown, stop: &AtomicBool) -> Result<Trained, ExperimentError> {
+        let scale = Scale::read(run, &self.config.value)?;
+        let config = scale.apply(&self.config.value);
         let size = self.model.image_size() as u32;
-        let cache = Dataset::cache(&self.dataset.manifest, &self.places.cache, size, progress, stop)?;
+        let cache = self.team.first_then_all(|| {
+            Dataset::cache(&self.dataset.manifest, &self.places.cache, size, progress, stop)
+        })?;
+        let cache = match &self.config.value.run.node_cache {
+            Some(folder) => Dataset::cache_on_node(cache, folder, &self.dataset.manifest, progress, stop)?,
+            None => cache,
+        };
         let labels = self.dataset.labels();
         let taught = self.taught(run)?;
         let job = Job {
-            config: &self.config.value,
+            config: &config,
             algorithm: taught.as_ref().map_or(self.algorithm, Taught::builder),
             model: &self.model,
             cache: &cache,
             labels: &labels,
             split: self.split,
             device: self.device.clone(),
-            crew: Crew::alone(self.config.value.training.batch as usize),
+            crew: self.team.crew(config.training.batch as usize)?,
+            come_back: Some(self.team.come_back()),
         };
         let bar = progress.begin("training", job.total_steps());
-        let outcome = train(&job, run.dir(), stop, &bar);
+        let outcome = train(&job, run.dir(), stop, &bar)?;
         bar.finish();
-        let outcome = self.ordered(outcome?);
+        Ok(Trained { outcome: self.ordered(outcome), taught, scale })
+    }
+
+    /// Bundle, predictions, report.
+    fn write_up(&self, run: &Run, trained: Trained) -> Result<Finished, ExperimentError> {
+        let Trained { outcome, taught, scale } = trained;
         let mut bundle = self.bundle(run.dir(), &outcome);
         bundle.about.extend(taught.iter().flat_map(Taught::facts));
         bundle.write(&run.path("bundle"), &outcome.network)?;
         self.predictions(run.dir(), &bundle, &outcome)?;
         let reliable = self.reliable(bundle.confidence.as_ref(), &outcome);
         let members = taught.iter().flat_map(Taught::rows).collect();
-        self.report(run.dir(), &bundle, &reliable, &outcome, members)?;
+        self.report(run.dir(), (&bundle, &scale), &reliable, &outcome, members)?;
         let finished = Finished {
             folder: run.dir().to_owned(),
             evaluation: outcome.evaluation,
@@ -302,16 +361,21 @@ impl Experiment<'_> {
     /// If a run folder cannot be read.
     pub fn finished(&self) -> Result<Option<Finished>, ExperimentError> {
         let fingerprint = self.plan()?.fingerprint();
+        self.team.decide(|| self.finished_of(&fingerprint))?.as_deref().map(Finished::read).transpose()
+    }
+
+    /// The folder of the latest finished run of this fingerprint.
+    fn finished_of(&self, fingerprint: &blake3::Hash) -> Result<Option<PathBuf>, RunError> {
         for run in Run::list(&self.places.runs)?.into_iter().rev() {
-            if run.fingerprint()? == fingerprint && matches!(run.state()?, RunState::Done(_)) {
-                return Finished::read(run.dir()).map(Some);
+            if run.fingerprint()? == *fingerprint && matches!(run.state()?, RunState::Done(_)) {
+                return Ok(Some(run.dir().to_owned()));
             }
         }
         Ok(None)
     }
 
     /// What matters at first sight.
-    fn facts(&self, outcome: &Outcome) -> Vec<(String, String)> {
+    fn facts(&self, outcome: &Outcome, scale: &Scale) -> Vec<(String, String)> {
         let images = &self.dataset.manifest;
         let mut facts = vec![
             ("Steps".into(), outcome.steps.to_string()),
@@ -324,6 +388,13 @@ impl Experiment<'_> {
             ("Unlabelled".into(), self.split.unlabelled.len().to_string()),
             ("Set aside".into(), images.set_aside.len().to_string()),
         ];
+        if scale.ranks > 1 {
+            let Scale { ranks, batch, lr } = scale;
+            facts.push((
+                "Begun on".into(),
+                format!("{ranks} ranks: {batch} labelled images a step, rate {lr}"),
+            ));
+        }
         let published = &self.config.value.published;
         if let Some(rate) = published.error_rate {
             let source = published.source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
@@ -335,7 +406,7 @@ impl Experiment<'_> {
     fn report(
         &self,
         folder: &Path,
-        bundle: &Bundle,
+        (bundle, scale): (&Bundle, &Scale),
         reliable: &[OnImages],
         outcome: &Outcome,
         members: Vec<MemberRow>,
@@ -372,7 +443,7 @@ impl Experiment<'_> {
             title: run_name(folder),
             algorithm: self.algorithm.name().to_owned(),
             model: self.config.value.model.name.clone(),
-            facts: self.facts(outcome),
+            facts: self.facts(outcome, scale),
             verdict: match self.baseline {
                 Some(baseline) => Comparison::of(folder, baseline)?.map(|comparison| comparison.sentence()),
                 None => None,

@@ -14,7 +14,9 @@ mod progress;
 mod rehearsal;
 mod reliability;
 mod rounds;
+mod scale;
 mod self_training;
+mod team;
 
 use std::path::PathBuf;
 
@@ -26,7 +28,9 @@ pub use finished::FinishedRun;
 pub use progress::Shown;
 pub use rehearsal::Rehearsal;
 pub use rounds::{Chosen, Round};
+pub use team::Team;
 
+pub use crate::errors::chain;
 use crate::files::WriteError;
 
 /// Why an experiment cannot be prepared, run or read.
@@ -144,6 +148,21 @@ pub enum ExperimentError {
     /// A loss by distance for classes without any.
     #[error("`labels.ordinal_width` is for percentage bins; these classes have no order, set it to 0")]
     NotOrdered,
+    /// The ranks do not fit the batch.
+    #[error(transparent)]
+    Ranks(#[from] crate::training::TooManyRanks),
+    /// A job that was started again and again, and got no further.
+    #[error(transparent)]
+    NoProgress(#[from] crate::jobs::NoProgress),
+    /// Ranks look at different images, or do different things.
+    #[error(transparent)]
+    Disagreement(#[from] harvest_collectives::Disagreement),
+    /// The first rank, which decides and writes, has failed.
+    #[error("rank 0: {reason}")]
+    Elsewhere {
+        /// What it said.
+        reason: String,
+    },
     /// Not what a run writes.
     #[error("`{path}` is damaged: {reason}", path = path.display())]
     Damaged {
@@ -152,20 +171,4 @@ pub enum ExperimentError {
         /// In what way.
         reason: String,
     },
-}
-
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        // Transparent errors say the same as their cause.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        source = cause.source();
-    }
-    text
 }

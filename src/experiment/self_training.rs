@@ -151,10 +151,16 @@ impl Experiment<'_> {
                 };
                 let folder = finished.folder.display();
                 progress.note(&format!("member {number} of {total}: {} ({folder})", finished.summary()));
-                Ok((Trained::of(line, &finished), member.says(&finished, progress, stop)?))
+                // Only the first rank writes the joined labels down, from where all ranks read them.
+                let said =
+                    member.team.is_first().then(|| member.says(&finished, progress, stop)).transpose()?;
+                Ok((Trained::of(line, &finished), said.unwrap_or_default()))
             })?
             .into_iter()
             .unzip();
+        if !self.team.is_first() {
+            return Ok(Vec::new());
+        }
         let classes = self.dataset.classes.len();
         let joined = JoinedLabels::join(self.split.unlabelled.clone(), &said, classes, settings.join)
             .expect("each member says probabilities of these images");
@@ -193,7 +199,8 @@ impl Experiment<'_> {
         });
         bar.finish();
         let Some(said) = said else {
-            return Err(TrainError::Interrupted { step: finished.steps }.into());
+            let come_back = self.team.come_back().load(Ordering::Relaxed);
+            return Err(TrainError::Interrupted { step: finished.steps, come_back }.into());
         };
         atomic_write(&path, &to_bytes(&said, classes))?;
         Ok(said)

@@ -32,7 +32,7 @@ pub use results::{Row, State};
 
 use crate::data::{Classes, Split};
 use crate::experiment::{
-    Dataset, Experiment, ExperimentError, Finished, Places, Shown, chain, network_config,
+    Dataset, Experiment, ExperimentError, Finished, Places, Shown, Team, chain, network_config,
 };
 use crate::files::{WriteError, atomic_write};
 use crate::project::{Run, RunState};
@@ -43,6 +43,7 @@ pub struct Session<'a> {
     places: Places,
     dataset: Dataset,
     device: Device,
+    team: Team,
     /// For each run its division and fingerprint, or why it cannot be run.
     prepared: Vec<Result<Prepared, String>>,
     rows: Vec<Row>,
@@ -69,7 +70,15 @@ impl<'a> Session<'a> {
         let root = first.config.value.data.root.as_deref().ok_or(ExperimentError::NoRoot)?;
         let places = Places::in_runs(&sweep.folder, root);
         let dataset = Dataset::load(&first.config, &places, classes, progress, stop)?;
-        let mut session = Self { sweep, places, dataset, device, prepared: Vec::new(), rows: Vec::new() };
+        let mut session = Self {
+            sweep,
+            places,
+            dataset,
+            device,
+            team: Team::alone(),
+            prepared: Vec::new(),
+            rows: Vec::new(),
+        };
         session.prepared = sweep.runs.iter().map(|run| session.prepare(run)).collect();
         session.refresh()?;
         Ok(session)
@@ -96,6 +105,7 @@ impl<'a> Session<'a> {
             device: self.device.clone(),
             places: &self.places,
             baseline: None,
+            team: &self.team,
         })
     }
 

@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::files::{WriteError, atomic_write, publish_folder};
 
 const STATE: &str = "state.json";
+/// How the folders' names begin.
+const FOLDER: &str = "step-";
 
 /// What is known beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,7 +115,12 @@ impl Checkpoints {
     /// If it cannot be made.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         std::fs::create_dir_all(folder).map_err(WriteError::at(folder))?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self::written_elsewhere(folder))
+    }
+
+    /// Those in `folder`, which another rank opens and writes.
+    pub fn written_elsewhere(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
     }
 
     /// Saves a checkpoint as the newest one. Removes what neither it nor its best step needs.
@@ -171,7 +178,7 @@ impl Checkpoints {
     /// # Errors
     /// If there is one that cannot be used.
     pub fn last(&self, kind: &str) -> Result<Option<Checkpoint>, CheckpointError> {
-        self.newest()?.map(|folder| read(&folder, kind)).transpose()
+        self.newest()?.map(|name| self.read(&name, kind)).transpose()
     }
 
     /// The checkpoint with the best evaluation; without evaluations, the newest.
@@ -179,24 +186,54 @@ impl Checkpoints {
     /// # Errors
     /// If there is none, or it cannot be used.
     pub fn best(&self, kind: &str) -> Result<Checkpoint, CheckpointError> {
+        self.read(&self.best_name(kind)?, kind)
+    }
+
+    /// The name of the newest checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn newest(&self) -> Result<Option<String>, CheckpointError> {
+        let path = self.folder.join("last");
+        match std::fs::read_to_string(&path) {
+            Ok(name) => Ok(Some(name.trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CheckpointError::Read { path, source }),
+        }
+    }
+
+    /// Steps done at the newest checkpoint, 0 without any.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn newest_step(&self) -> Result<u64, CheckpointError> {
+        let Some(name) = self.newest()? else { return Ok(0) };
+        let step = name.strip_prefix(FOLDER).and_then(|step| step.parse().ok());
+        step.ok_or_else(|| CheckpointError::Damaged {
+            path: self.folder.join("last"),
+            reason: format!("`{name}` is no name of a checkpoint"),
+        })
+    }
+
+    /// The name of the checkpoint with the best evaluation; without evaluations, of the newest.
+    ///
+    /// # Errors
+    /// If there is none, or the newest cannot be used.
+    pub fn best_name(&self, kind: &str) -> Result<String, CheckpointError> {
         let newest = self.newest()?.ok_or_else(|| CheckpointError::Read {
             path: self.folder.join("last"),
             source: std::io::ErrorKind::NotFound.into(),
         })?;
-        match read_progress(&newest, kind)?.best {
-            Some((_, step)) => read(&self.folder.join(folder_name(step)), kind),
-            None => read(&newest, kind),
-        }
+        let best = read_progress(&self.folder.join(&newest), kind)?.best;
+        Ok(best.map_or(newest, |(_, step)| folder_name(step)))
     }
 
-    /// The folder that `last` names.
-    fn newest(&self) -> Result<Option<PathBuf>, CheckpointError> {
-        let path = self.folder.join("last");
-        match std::fs::read_to_string(&path) {
-            Ok(name) => Ok(Some(self.folder.join(name.trim()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(CheckpointError::Read { path, source }),
-        }
+    /// The checkpoint of that name.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub fn read(&self, name: &str, kind: &str) -> Result<Checkpoint, CheckpointError> {
+        read(&self.folder.join(name), kind)
     }
 
     /// Deletes our folders and unfinished files but those named. A failure only costs space; the next save tries again.
@@ -215,7 +252,7 @@ impl Checkpoints {
 }
 
 fn folder_name(step: u64) -> String {
-    format!("step-{step:09}")
+    format!("{FOLDER}{step:09}")
 }
 
 /// What the operating system said is told apart: a full disk has its own advice.

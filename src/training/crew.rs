@@ -1,9 +1,14 @@
 //! The ranks of a run, and how the batch of a step is divided over them.
 
+use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 
-use harvest_collectives::{Communicator, Solo};
+use harvest_collectives::{CollectiveError, Communicator, Paused, Pending, Solo, Team};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::chain;
 
 /// The ranks of a run, seen from one of them.
 ///
@@ -12,7 +17,30 @@ use harvest_collectives::{Communicator, Solo};
 #[derive(Debug, Clone)]
 pub struct Crew {
     communicator: Arc<dyn Communicator>,
+    /// Who watches over them, if they are processes.
+    watch: Option<Arc<Team>>,
     batch: usize,
+}
+
+/// What signals ask of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// To come to an orderly end.
+    pub stop: bool,
+    /// To be started again after it.
+    pub come_back: bool,
+}
+
+impl Asked {
+    /// As bits, which ranks can join.
+    pub fn bits(self) -> u32 {
+        u32::from(self.stop) | u32::from(self.come_back) << 1
+    }
+
+    /// From [`Self::bits`].
+    pub fn from_bits(bits: u32) -> Self {
+        Self { stop: bits & 1 != 0, come_back: bits & 2 != 0 }
+    }
 }
 
 /// A batch that cannot be divided.
@@ -30,7 +58,7 @@ pub struct TooManyRanks {
 impl Crew {
     /// A run of one rank.
     pub fn alone(batch: usize) -> Self {
-        Self { communicator: Arc::new(Solo), batch }
+        Self { communicator: Arc::new(Solo), watch: None, batch }
     }
 
     /// The ranks of `communicator` with `batch` labelled images a step over all of them.
@@ -42,7 +70,24 @@ impl Crew {
         if batch < world_size {
             return Err(TooManyRanks { batch, world_size });
         }
-        Ok(Self { communicator, batch })
+        Ok(Self { communicator, watch: None, batch })
+    }
+
+    /// Processes that watch over each other as `team`.
+    pub fn watched(self, team: Arc<Team>) -> Self {
+        Self { watch: Some(team), ..self }
+    }
+
+    /// Tells the others that `step` steps are done: a rank that falls behind and stays there is lost.
+    pub fn progress(&self, step: u64) {
+        if let Some(team) = &self.watch {
+            team.progress(step);
+        }
+    }
+
+    /// Until what comes back is dropped, standing still is no sign of being lost: an evaluation takes as long as it takes.
+    pub fn pause(&self) -> Option<Paused<'_>> {
+        self.watch.as_ref().map(|team| team.pause())
     }
 
     /// Which rank this is.
@@ -78,10 +123,83 @@ impl Crew {
         start(rank)..start(rank + 1)
     }
 
+    /// What the first rank finds by `find`, on every rank; the others wait for it and do not look themselves, for they might
+    /// find something else.
+    ///
+    /// # Errors
+    /// What the first rank met: its own error there, its words on the others.
+    pub fn decide<T, E>(&self, find: impl FnOnce() -> Result<T, E>) -> Result<T, Undecided<E>>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Error,
+    {
+        decide(self.communicator.as_ref(), find)
+    }
+
+    /// The values of all ranks, in the order of ranks. Their lengths may differ.
+    pub fn all(&self, values: Vec<f32>) -> Vec<Vec<f32>> {
+        done(self.communicator.as_ref(), self.communicator.all_gather(values))
+    }
+
+    /// This rank's part of `count` equal pieces of work: what comes before other ranks' parts, and after.
+    pub fn part(&self, count: usize) -> Range<usize> {
+        let (rank, world_size) = (self.rank(), self.world_size());
+        count * rank / world_size..count * (rank + 1) / world_size
+    }
+
     /// This rank's part of a step, in `(0, 1]`: the weight of its means among those of all ranks.
     pub fn share(&self) -> f64 {
         self.rows().len() as f64 / self.batch as f64
     }
+}
+
+/// Why the first rank decided nothing.
+#[derive(Debug)]
+pub enum Undecided<E> {
+    /// On the first rank, its error.
+    Here(E),
+    /// On the others, what it said.
+    Elsewhere(String),
+}
+
+/// See [`Crew::decide`].
+pub(crate) fn decide<T, E>(
+    ranks: &dyn Communicator,
+    find: impl FnOnce() -> Result<T, E>,
+) -> Result<T, Undecided<E>>
+where
+    T: Serialize + DeserializeOwned,
+    E: Error,
+{
+    /// What the first rank tells the others.
+    #[derive(Serialize, Deserialize)]
+    enum Told<T> {
+        Found(T),
+        Failed(String),
+    }
+    if ranks.world_size() == 1 {
+        return find().map_err(Undecided::Here);
+    }
+    if ranks.rank() == 0 {
+        let found = find();
+        let told = match &found {
+            Ok(found) => Told::Found(found),
+            Err(error) => Told::Failed(chain(error)),
+        };
+        let bytes = serde_json::to_vec(&told).expect("what is decided is plain data");
+        done(ranks, ranks.broadcast(bytes, 0));
+        return found.map_err(Undecided::Here);
+    }
+    match serde_json::from_slice(&done(ranks, ranks.broadcast(Vec::new(), 0))) {
+        Ok(Told::Found(found)) => Ok(found),
+        Ok(Told::Failed(reason)) => Err(Undecided::Elsewhere(reason)),
+        Err(error) => ranks.abort(&format!("rank 0 said what this rank does not understand: {error}")),
+    }
+}
+
+/// The result of a collective operation. There is no going on without it.
+pub(crate) fn done<T>(ranks: &dyn Communicator, pending: Pending<T>) -> T {
+    pending.wait().unwrap_or_else(|error: CollectiveError| ranks.abort(&error.to_string()))
 }
 
 #[cfg(test)]

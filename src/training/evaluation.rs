@@ -23,19 +23,32 @@ pub fn evaluate_each(
     classes: usize,
     normalisation: &Normalisation,
 ) -> (Scores, Vec<f32>) {
-    let mut all = Vec::with_capacity(indices.len() * classes);
-    let ranks: &[usize] = if classes > 5 { &[1, 5] } else { &[1] };
-    let mut tally = Tally::new(classes, ranks);
+    let logits = logits(network, cache, indices, normalisation);
+    (scores(&logits, indices, labels, classes), logits)
+}
+
+/// The logits of each of the images `indices`, row by row.
+pub(super) fn logits(
+    network: &Classifier,
+    cache: &ImageCache,
+    indices: &[u32],
+    normalisation: &Normalisation,
+) -> Vec<f32> {
+    let mut all = Vec::new();
     let predictor = Predictor::new(network, cache.size() as usize, normalisation, BATCH);
-    predictor.logits(indices.iter().map(|index| cache.image(*index)), |position, logits| {
-        let count = logits.len() / classes;
-        let targets: Vec<usize> = indices[position..position + count]
-            .iter()
-            .map(|index| usize::from(labels[*index as usize].expect("evaluated images have a label")))
-            .collect();
-        tally.add(&targets, &logits).expect("as many rows of logits as targets, all below `classes`");
+    predictor.logits(indices.iter().map(|index| cache.image(*index)), |_, logits| {
         all.extend(logits);
         true
     });
-    (tally.scores(), all)
+    all
+}
+
+/// Scores of the `logits` of the images `indices`; see [`evaluate_each`].
+pub(super) fn scores(logits: &[f32], indices: &[u32], labels: &[Option<u16>], classes: usize) -> Scores {
+    let ranks: &[usize] = if classes > 5 { &[1, 5] } else { &[1] };
+    let mut tally = Tally::new(classes, ranks);
+    let label = |index: &u32| usize::from(labels[*index as usize].expect("evaluated images have a label"));
+    let targets: Vec<usize> = indices.iter().map(label).collect();
+    tally.add(&targets, logits).expect("as many rows of logits as targets, all below `classes`");
+    tally.scores()
 }

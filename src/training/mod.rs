@@ -24,7 +24,8 @@ mod trainer;
 
 pub(crate) use auxiliary::Auxiliary;
 pub(crate) use averaging::average_gradients;
-pub use crew::{Crew, TooManyRanks};
+pub(crate) use crew::decide;
+pub use crew::{Asked, Crew, TooManyRanks, Undecided};
 pub use ema::Ema;
 pub use evaluation::evaluate_each;
 pub use loader::{HostBatch, Intake, Loader};

@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor};
 use harvest_models::{Classifier, ClassifierConfig, ConfigError};
 
 use super::checkpoint::{CheckpointError, Checkpoints};
-use super::crew::Crew;
-use super::evaluation::evaluate_each;
+use super::crew::{Asked, Crew, Undecided};
+use super::evaluation::{logits, scores};
 use super::loader::{Intake, Loader};
 use super::schedule::{CosineWithWarmup, FIXMATCH_CYCLES};
 use super::scope::{self, ScopeError};
@@ -42,8 +42,19 @@ pub struct Job<'a> {
     pub split: &'a Split,
     /// Where to compute; without autodiff.
     pub device: Device,
-    /// The ranks that share each step.
+    /// The ranks that train it together; `training.batch` is over all of them.
     pub crew: Crew,
+    /// Set where an end that is asked for is to be followed by another start.
+    pub come_back: Option<&'a AtomicBool>,
+}
+
+impl<E: Into<TrainError>> From<Undecided<E>> for TrainError {
+    fn from(undecided: Undecided<E>) -> Self {
+        match undecided {
+            Undecided::Here(error) => error.into(),
+            Undecided::Elsewhere(reason) => Self::Elsewhere { reason },
+        }
+    }
 }
 
 /// What came of a run.
@@ -78,6 +89,14 @@ pub enum TrainError {
     Interrupted {
         /// Steps done.
         step: u64,
+        /// Whether that is to be done without a person: the time was up, or others went first.
+        come_back: bool,
+    },
+    /// The first rank, which reads and writes checkpoints, could not.
+    #[error("rank 0: {reason}")]
+    Elsewhere {
+        /// What it said.
+        reason: String,
     },
     /// The loss or a weight is no longer a finite number. Nothing of it is in any checkpoint.
     #[error("{}", diverged(*step, *loss, *part, *saved))]
@@ -191,10 +210,21 @@ impl Job<'_> {
         Some(self.scores_of_each(network, indices)?.0)
     }
 
+    /// Each rank looks at a part of the images.
     fn scores_of_each(&self, network: &Classifier, indices: &[u32]) -> Option<(Scores, Vec<f32>)> {
-        let (classes, normalisation) = (self.model.classes(), &self.config.views.normalisation);
-        (!indices.is_empty())
-            .then(|| evaluate_each(network, self.cache, indices, self.labels, classes, normalisation))
+        if indices.is_empty() {
+            return None;
+        }
+        let part = &indices[self.crew.part(indices.len())];
+        let own = logits(network, self.cache, part, &self.config.views.normalisation);
+        let all = self.crew.all(own).concat();
+        Some((scores(&all, indices, self.labels, self.model.classes()), all))
+    }
+
+    /// What signals have asked for so far.
+    fn asked(&self, stop: &AtomicBool) -> Asked {
+        let come_back = self.come_back.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        Asked { stop: stop.load(Ordering::Relaxed), come_back }
     }
 }
 
@@ -212,10 +242,16 @@ pub fn train(
     setup.check()?;
     job.algorithm.ready()?;
     let kind = setup.kind();
-    let checkpoints = Checkpoints::open(&folder.join("checkpoints"))?;
-    let mut session = Session::new(setup, job.crew.clone())?;
+    let crew = &job.crew;
+    let checkpoints = folder.join("checkpoints");
+    let checkpoints = match crew.is_first() {
+        true => Checkpoints::open(&checkpoints)?,
+        false => Checkpoints::written_elsewhere(&checkpoints),
+    };
+    let mut session = Session::new(setup, crew.clone())?;
     let (mut best, mut earlier, mut saved) = (None, 0.0, None);
-    if let Some(checkpoint) = checkpoints.last(&kind)? {
+    if let Some(name) = crew.decide(|| checkpoints.newest())? {
+        let checkpoint = checkpoints.read(&name, &kind)?;
         (best, earlier) = (checkpoint.progress.best, checkpoint.progress.seconds);
         session.restore(checkpoint)?;
         saved = Some(session.step);
@@ -223,7 +259,7 @@ pub fn train(
     } else if let Some(weights) = &job.config.model.pretrained {
         let report = session.load_weights(weights, job.config.model.load_options());
         let report = report.map_err(TrainError::Pretrained)?;
-        atomic_write(&folder.join(PRETRAINED), report.to_string().as_bytes())?;
+        crew.decide(|| atomic_write(&folder.join(PRETRAINED), report.to_string().as_bytes()))?;
         progress.milestone(&format!(
             "starting from {}: {}; {PRETRAINED} tells of each",
             weights.display(),
@@ -231,7 +267,7 @@ pub fn train(
         ));
     }
     let started = Instant::now();
-    let mut logs = Logs::open(folder, session.step)?;
+    let mut logs = Logs::open(folder, session.step, crew)?;
     let loader = job.loader(session.views())?;
     let training = &job.config.training;
     let (total, schedule) = (job.total_steps(), job.schedule());
@@ -244,17 +280,26 @@ pub fn train(
         while session.step < total {
             let Ok(batch) = batches.recv() else { break };
             let (step, epoch, lr) = (batch.step, batch.epoch, schedule.rate(batch.step));
-            let (scalars, _) = session.advance(batch, lr, 0);
+            crew.progress(session.step);
+            let (scalars, asked) = session.advance(batch, lr, job.asked(stop).bits());
             let line = step % u64::from(training.log_every) == 0 || session.step == total;
             logs.flush_pending(progress, saved)?;
             logs.pending = Some(Pending { step, epoch, lr, scalars, images: per_step, line });
             progress.set(session.step);
 
             let finished = session.step == total;
-            let interrupted = stop.load(Ordering::Relaxed);
-            let due = |every: u32| session.step.is_multiple_of(u64::from(every)) || finished;
+            // Of several ranks all stop after the same step; one alone need not wait for the next.
+            let asked = if crew.world_size() == 1 { job.asked(stop) } else { Asked::from_bits(asked) };
+            let done = session.step;
+            let due = |every: u32| done.is_multiple_of(u64::from(every)) || finished;
             let mut is_best = false;
-            if due(training.evaluate_every) && !job.split.evaluation.is_empty() {
+            let evaluate = due(training.evaluate_every) && !job.split.evaluation.is_empty();
+            let pause = evaluate || asked.stop || due(training.checkpoint_every);
+            let _paused = pause.then(|| {
+                session.settle();
+                crew.pause()
+            });
+            if evaluate {
                 logs.flush_pending(progress, saved)?;
                 let scores = job.scores(session.predictor(), &job.split.evaluation);
                 let accuracy = scores.map_or(0.0, |scores| scores.accuracy);
@@ -271,25 +316,28 @@ pub fn train(
                 );
                 progress.milestone(&line);
             }
-            if is_best || interrupted || due(training.checkpoint_every) {
+            if is_best || asked.stop || due(training.checkpoint_every) {
                 logs.flush_pending(progress, saved)?;
                 logs.sync()?;
                 let seconds = earlier + started.elapsed().as_secs_f64();
-                let checkpoint = session.checkpoint(best, seconds);
-                if !checkpoint.is_finite() {
-                    // The loss of this step was sound, what came of it is not.
-                    return Err(TrainError::Diverged { step, loss: f32::NAN, part: None, saved });
-                }
-                checkpoints.save(&checkpoint)?;
+                crew.decide(|| {
+                    let checkpoint = session.checkpoint(best, seconds);
+                    if !checkpoint.is_finite() {
+                        // The loss of this step was sound, what came of it is not.
+                        return Err(TrainError::Diverged { step, loss: f32::NAN, part: None, saved });
+                    }
+                    Ok(checkpoints.save(&checkpoint)?)
+                })?;
                 saved = Some(session.step);
             }
-            if interrupted && !finished {
-                return Err(TrainError::Interrupted { step: session.step });
+            if asked.stop && !finished {
+                return Err(TrainError::Interrupted { step: session.step, come_back: asked.come_back });
             }
         }
         Ok(())
     })?;
-    let kept = checkpoints.best(&kind)?;
+    let _paused = crew.pause();
+    let kept = checkpoints.read(&crew.decide(|| checkpoints.best_name(&kind))?, &kind)?;
     let mut network = job.model.blank(&job.device)?;
     let tuning = scope::added(training);
     if let Some(tuning) = tuning {
@@ -323,16 +371,23 @@ struct Pending {
     line: bool,
 }
 
-/// `metrics.csv` and TensorBoard events.
-struct Logs {
-    metrics: MetricsLog,
-    events: EventWriter,
+/// What of a step is written down, by the first rank.
+struct Logs<'a> {
+    /// Of the first rank.
+    files: Option<Files>,
+    crew: &'a Crew,
     pending: Option<Pending>,
     /// When and at which step scalars were last read, for the speed.
     mark: Option<(Instant, u64)>,
 }
 
-impl Logs {
+/// `metrics.csv` and TensorBoard events.
+struct Files {
+    metrics: MetricsLog,
+    events: EventWriter,
+}
+
+impl Files {
     /// For a run that goes on at `step`; later rows are dropped.
     fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let (file, events) = (folder.join("metrics.csv"), folder.join("events"));
@@ -342,15 +397,36 @@ impl Logs {
             None => (MetricsLog::create(&file, &columns)?, EventWriter::create(&events)),
             Some(last) => (MetricsLog::resume(&file, &columns, last)?, EventWriter::resume(&events, last)),
         };
-        Ok(Self { metrics, events: events.map_err(TrainError::Events)?, pending: None, mark: None })
+        Ok(Self { metrics, events: events.map_err(TrainError::Events)? })
     }
 
-    /// Reads the scalars that wait. `saved`: steps of the newest checkpoint, for the words if they are no numbers.
+    fn write(&mut self, step: u64, row: &[(&str, f64)], tag: &str) -> Result<(), TrainError> {
+        self.metrics.append(step, row)?;
+        let tagged: Vec<(String, f64)> =
+            row.iter().map(|(name, value)| (format!("{tag}/{name}"), *value)).collect();
+        self.events(step, &tagged)
+    }
+
+    fn events(&mut self, step: u64, values: &[(String, f64)]) -> Result<(), TrainError> {
+        let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.events.scalars(step, &values).map_err(TrainError::Events)
+    }
+}
+
+impl<'a> Logs<'a> {
+    /// For a run that goes on at `step`.
+    fn open(folder: &Path, step: u64, crew: &'a Crew) -> Result<Self, TrainError> {
+        let files = crew.is_first().then(|| Files::open(folder, step)).transpose()?;
+        Ok(Self { files, crew, pending: None, mark: None })
+    }
+
+    /// Reads the scalars that wait, of all ranks: their means. `saved`: steps of the newest checkpoint, for the words if they
+    /// are no numbers.
     fn flush_pending(&mut self, progress: &Progress, saved: Option<u64>) -> Result<(), TrainError> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let names: Vec<&'static str> = pending.scalars.iter().map(|(name, _)| *name).collect();
         let values = Tensor::cat(pending.scalars.into_iter().map(|(_, value)| value).collect(), 0);
-        let values: Vec<f32> = values.into_data().iter::<f32>().collect();
+        let values = self.crew.mean(&values.into_data().iter::<f32>().collect::<Vec<_>>());
         if let Some(&loss) = values.first().filter(|loss| !loss.is_finite()) {
             let part = names.iter().zip(&values).skip(1).find(|(_, value)| !value.is_finite());
             let part = part.map(|(name, _)| *name);
@@ -367,10 +443,9 @@ impl Logs {
             row.push(("images_per_second", images as f64 / now.duration_since(then).as_secs_f64()));
         }
         self.mark = Some((now, pending.step));
-        self.metrics.append(pending.step, &row)?;
-        let tagged: Vec<(String, f64)> =
-            row.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
-        self.write_events(pending.step, &tagged)?;
+        if let Some(files) = &mut self.files {
+            files.write(pending.step, &row, "train")?;
+        }
         let mask = names.iter().position(|name| *name == "mask_ratio").map(|i| values[i]);
         let mask = mask.map_or(String::new(), |mask| format!(", {:.0} % kept", 100.0 * mask));
         progress.message(format!("loss {:.3}{mask}", values[0]));
@@ -378,16 +453,15 @@ impl Logs {
     }
 
     fn evaluation(&mut self, step: u64, accuracy: f64) -> Result<(), TrainError> {
-        self.metrics.append(step, &[("evaluation_accuracy", accuracy)])?;
-        self.write_events(step, &[("evaluation/accuracy".to_owned(), accuracy)])
-    }
-
-    fn write_events(&mut self, step: u64, values: &[(String, f64)]) -> Result<(), TrainError> {
-        let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        self.events.scalars(step, &values).map_err(TrainError::Events)
+        let Some(files) = &mut self.files else { return Ok(()) };
+        files.metrics.append(step, &[("evaluation_accuracy", accuracy)])?;
+        files.events(step, &[("evaluation/accuracy".to_owned(), accuracy)])
     }
 
     fn sync(&mut self) -> Result<(), TrainError> {
-        Ok(self.metrics.sync()?)
+        match &mut self.files {
+            Some(files) => Ok(files.metrics.sync()?),
+            None => Ok(()),
+        }
     }
 }

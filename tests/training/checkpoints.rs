@@ -138,6 +138,7 @@ fn the_newest_and_the_best_are_kept_and_nothing_else() {
     assert_eq!(names(&folder), ["last".to_owned(), best, last]);
     assert_eq!(checkpoints.best(&kind).expect("whole").progress.step, steps);
     assert_eq!(checkpoints.last(&kind).expect("whole").expect("one").progress.step, steps + 3);
+    assert_eq!(checkpoints.newest_step().expect("readable"), steps + 3);
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl World {
             split: &self.split,
             device: Device::flex(),
             crew: Crew::alone(recipe.config.training.batch as usize),
+            come_back: None,
         }
     }
 
@@ -164,7 +165,7 @@ impl World {
     pub fn train_until(&self, step: u64, recipe: &Recipe, folder: &Path) {
         for done in 1..=step {
             match self.train_a_step(recipe, folder) {
-                Err(TrainError::Interrupted { step }) => assert_eq!(step, done),
+                Err(TrainError::Interrupted { step, .. }) => assert_eq!(step, done),
                 Err(error) => panic!("step {done}: {}", chain(&error)),
                 Ok(_) => panic!("the run ended after {done} steps"),
             }

@@ -55,8 +55,10 @@ fn run() -> Result<(), Failure> {
         "fail" => sleep(Duration::from_secs(60)),
         "abort" if is_stuck => team.communicator().abort("what it computed is no number"),
         "abort" => sleep(Duration::from_secs(60)),
+        "train" => data::train(&team, is_stuck)?,
         "sums" => data::check(team.communicator().as_ref())?,
         "overlap" => data::overlap(team.communicator().as_ref())?,
+        "wait" => data::wait_quietly(team.communicator().as_ref())?,
         other => return Err(format!("no such test: {other}").into()),
     }
     team.leave();
@@ -68,8 +70,8 @@ fn step(team: &Team, rank: usize, is_stuck: bool) {
     team.on_loss(move |reason| println!("rank {rank} notes: {reason}"));
     for step in 0..10_000 {
         team.progress(step);
-        while is_stuck && step == 7 {
-            sleep(Duration::from_secs(1));
+        if is_stuck && step == 7 {
+            sleep(Duration::from_secs(60));
         }
         sleep(Duration::from_millis(10));
     }

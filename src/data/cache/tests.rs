@@ -215,3 +215,34 @@ fn idx_images_are_cached_too() {
         .expect("builds");
     assert_eq!(cache.image(1)[..6], [16, 16, 16, 17, 17, 17]);
 }
+
+#[test]
+fn a_node_gets_one_copy_however_many_processes_ask() {
+    let place = Place::new(8);
+    let shared = place.open().expect("builds");
+    let local = place.folder.path().join("node");
+    let copy = || {
+        let options = CacheOptions::default();
+        shared.copied_to(&local, &place.manifest, &options, &Silent, &AtomicBool::new(false))
+    };
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..4).map(|_| scope.spawn(copy)).collect();
+        for rank in ranks {
+            let copied = rank.join().expect("no rank panics").expect("it can be copied");
+            assert!(copied.path().starts_with(&local));
+            (0..8).for_each(|index| assert_eq!(copied.image(index), shared.image(index)));
+        }
+    });
+    let entries = || fs::read_dir(&local).expect("lists").flatten().count();
+    assert_eq!(entries(), 2, "the lock and one copy");
+    // A damaged copy is made again.
+    let shard = copy().expect("opens").path().join(shard_name(1));
+    fs::write(&shard, vec![0; fs::metadata(&shard).expect("is there").len() as usize]).expect("writes");
+    let again = copy().expect("copies");
+    (0..8).for_each(|index| assert_eq!(again.image(index), shared.image(index)));
+    let stopped = AtomicBool::new(true);
+    let elsewhere = place.folder.path().join("another");
+    let refused = shared.copied_to(&elsewhere, &place.manifest, &CacheOptions::default(), &Silent, &stopped);
+    assert!(matches!(refused, Err(CacheError::Interrupted)));
+    assert_eq!(fs::read_dir(&elsewhere).expect("lists").flatten().count(), 1, "only the lock");
+}

@@ -1,0 +1,7 @@
+//! Ranks as real processes of this machine.
+
+mod job;
+mod meeting;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod watching;
