@@ -20,19 +20,22 @@ impl Buffer {
         Self::Host(HostBucket::new(length, wire))
     }
 
-    /// Nothing contributed.
-    pub fn clear(&mut self) {
-        match self {
-            Self::Host(bucket) => bucket.local.fill(0.0),
-        }
-    }
-
     /// Contributes `gradient`, of any rank, times `share`.
     pub fn write(&mut self, slot: &Slot, gradient: DispatchTensor, share: f32) {
         match self {
             Self::Host(bucket) => {
                 scaled_into(gradient, share, &mut bucket.local[slot.range.clone()]);
                 bucket.local[slot.present] = 1.0;
+            }
+        }
+    }
+
+    /// Contributes nothing.
+    pub fn skip(&mut self, slot: &Slot) {
+        match self {
+            Self::Host(bucket) => {
+                bucket.local[slot.range.clone()].fill(0.0);
+                bucket.local[slot.present] = 0.0;
             }
         }
     }

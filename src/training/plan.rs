@@ -137,8 +137,8 @@ mod tests {
     #[test]
     fn late_ones_hold_up_nobody() {
         let all = parameters();
-        let plan = Plan::new(all.clone(), &HashSet::from([all[4].id]), 1 << 20);
+        let plan = Plan::new(all.clone(), &HashSet::from([all[4].id]), 25 << 20);
         assert_eq!(plan.slots.last().map(|slot| (slot.id, slot.stage)), Some((all[4].id, None)));
-        assert_eq!(plan.slots.iter().map(|slot| slot.bucket).collect::<Vec<_>>(), [0, 0, 1, 1]);
+        assert_eq!(plan.slots.iter().map(|slot| slot.bucket).collect::<Vec<_>>(), [0, 1, 1, 1]);
     }
 }

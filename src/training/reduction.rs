@@ -118,7 +118,7 @@ impl Reduction {
             let mut state = self.flow.state();
             // A graph must not outlive its step, and the optimizer works in place only where it has the sole handle.
             state.leaves.fill(None);
-            state.missing.fill(0);
+            self.flow.skip_rest(&mut state);
             self.flow.send(&mut state);
             let began = Instant::now();
             for number in 0..state.buffers.len() {
@@ -194,6 +194,16 @@ impl Flow {
         }
     }
 
+    /// Contributes nothing to the slots that have no gradient.
+    fn skip_rest(&self, state: &mut State) {
+        for (slot, _) in self.plan.slots.iter().zip(&state.packed).filter(|(_, packed)| !**packed) {
+            if let Some(buffer) = &mut state.buffers[slot.bucket] {
+                buffer.skip(slot);
+            }
+        }
+        state.missing.fill(0);
+    }
+
     fn pack(&self, state: &mut State, slot: usize, gradient: DispatchTensor) {
         let place = &self.plan.slots[slot];
         if let Some(buffer) = &mut state.buffers[place.bucket] {
@@ -254,7 +264,6 @@ impl State {
         self.passes = vec![0; plan.stages()];
         self.missing = vec![0; plan.lengths.len()];
         plan.slots.iter().for_each(|slot| self.missing[slot.bucket] += 1);
-        self.buffers.iter_mut().flatten().for_each(Buffer::clear);
         self.next = 0;
     }
 }
@@ -308,6 +317,96 @@ impl ModuleVisitor for Spread<'_> {
         let buffer = self.state.buffers[slot.bucket].as_ref().expect("all buckets have come home");
         if let Some(sum) = buffer.read(slot, weight.dims(), &weight.device().inner()) {
             self.gradients.register(parameter.id, sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+    use harvest_models::{Classifier, ClassifierConfig, Company, Mode, Noise, Rows, Tuning};
+
+    use super::*;
+
+    fn config(text: &str) -> ClassifierConfig {
+        serde_json::from_str(text).expect("a configuration")
+    }
+
+    /// One step of two passes, which all ranks would make; how many parameters went out during the backward pass.
+    fn step(reduction: &mut Reduction, network: &Classifier, number: u64) -> usize {
+        reduction.begin(network);
+        let watcher = reduction.watcher();
+        let pass = |images: usize, first: u64| {
+            let size = [images, 3, 32, 32];
+            let images = Tensor::random(size, Distribution::Normal(0.0, 1.0), &Device::flex());
+            let noise = Noise { seed: number, rows: Rows::From(first) };
+            let company = Company { watcher: Some(&watcher), statistics: None };
+            network.forward(images, Mode::Train { noise, company }).logits.square().sum()
+        };
+        let gradients = (pass(3, 0) + pass(4, 3)).backward();
+        let mut gradients = GradientsParams::from_grads(gradients, network);
+        let early = reduction.flow.state().packed.iter().filter(|packed| **packed).count();
+        reduction.contribute(network, &gradients);
+        reduction.arrive();
+        let mut sums = GradientsParams::new();
+        reduction.spread(network, &mut sums);
+        network.visit(&mut Same { gradients: &mut gradients, sums: &mut sums });
+        reduction.end();
+        early
+    }
+
+    /// What went out, and came back from the one rank there is, must be the final gradient to the last bit.
+    struct Same<'a> {
+        gradients: &'a mut GradientsParams,
+        sums: &'a mut GradientsParams,
+    }
+
+    impl ModuleVisitor for Same<'_> {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let [gradient, sum] = [&mut *self.gradients, &mut *self.sums]
+                .map(|from| from.remove::<D>(parameter.id).map(Tensor::into_data));
+            assert_eq!(sum, gradient);
+        }
+    }
+
+    #[test]
+    fn most_gradients_go_out_early_and_are_final() {
+        let vit = r#"{"vit": {"image_size": 32, "patch": 8, "dim": 24, "depth": 3, "heads": 3, "drop_path": 0.2,
+                      "classes": 3}}"#;
+        let convnext = r#"{"convnext": {"image_size": 32, "stages": [{"blocks": 2, "dim": 8}, {"blocks": 1, "dim": 12}],
+                           "layer_scale": 0.1, "drop_path": 0.2, "classes": 3}}"#;
+        let device = Device::flex().autodiff();
+        let plain = |config: ClassifierConfig| config.init(1, &device).expect("valid");
+        let preset = |name| plain(ClassifierConfig::preset(name, 3).expect("a preset"));
+        let scaled = vit.replace("\"drop_path\"", "\"registers\": 1, \"layer_scale\": 0.1, \"drop_path\"");
+        let scaled = plain(config(&scaled));
+        let lora = plain(config(vit)).tuned(Tuning::Lora { rank: 2, scale: 1.0 }, 7).expect("a transformer");
+        for (name, network) in [
+            ("vit", plain(config(vit))),
+            ("vit with layer scale", scaled),
+            ("vit with LoRA", lora),
+            ("resnet8", preset("resnet8")),
+            ("efficientnet_lite0", preset("efficientnet_lite0")),
+            ("convnext", plain(config(convnext))),
+        ] {
+            // Those of the embedding are ready when the backward pass ends; some others are reshaped or scaled before use.
+            let deepest = network.parameters().iter().map(|p| p.depth).max();
+            let late = |p: &ParameterInfo| {
+                Some(p.depth) == deepest || p.name.ends_with("gamma") || p.name.ends_with("low_rank.b")
+            };
+            let rest = network.parameters().into_iter().filter(late).count();
+            let all = network.parameters().len();
+            let options = DistributionConfig { bucket_mib: 0.05, ..DistributionConfig::default() };
+            let mut reduction = Reduction::new(&Crew::alone(7), &options, network.parameters());
+            assert_eq!(step(&mut reduction, &network, 0), 0, "the first step looks on");
+            for number in 1..3 {
+                let early = step(&mut reduction, &network, number);
+                println!("{name}: {early} of {all} parameters go out during the backward pass");
+                assert_eq!(early, all - rest, "{name}");
+            }
+            let times = reduction.take_times();
+            assert_eq!(times.steps, 3);
+            assert_eq!(reduction.take_times(), ReduceTimes::default());
         }
     }
 }
