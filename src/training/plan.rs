@@ -8,6 +8,8 @@ use harvest_models::ParameterInfo;
 
 /// Bytes of the first bucket at most, so that the exchange begins early.
 const FIRST: usize = 1 << 20;
+/// Bytes that the last buckets may have; with fewer, latency outweighs bytes on fast networks.
+const LAST: usize = 4 << 20;
 const BYTES: usize = size_of::<f32>();
 
 /// Parameters that move, in the order in which their gradients are ready, cut into buckets.
@@ -39,21 +41,26 @@ pub(super) struct Slot {
 
 impl Plan {
     /// For those of `parameters` that are tracked. Gradients come from the head down; those of `late` come last. `bucket`
-    /// is the size of a bucket in bytes; a larger parameter has one of its own.
+    /// is the size of a bucket in bytes; a larger parameter has one of its own. Nothing hides the last bucket, so towards
+    /// the end no bucket takes more than half of what is left.
     pub fn new(parameters: Vec<ParameterInfo>, late: &HashSet<ParamId>, bucket: usize) -> Self {
         let mut moving: Vec<_> = parameters.into_iter().filter(|parameter| parameter.tracked).rev().collect();
         moving.sort_by_key(|parameter| (late.contains(&parameter.id), parameter.depth));
+        let bytes = |parameter: &ParameterInfo| parameter.shape.iter().product::<usize>() * BYTES;
+        let mut left: usize = moving.iter().map(bytes).sum();
         let mut buckets: Vec<Vec<(ParameterInfo, usize)>> = Vec::new();
-        let mut filled = 0;
+        let (mut filled, mut room) = (0, bucket.min(FIRST));
         for parameter in moving {
-            let count = parameter.shape.iter().product::<usize>();
-            let room = if buckets.len() == 1 { bucket.min(FIRST) } else { bucket };
-            if buckets.is_empty() || (filled + count) * BYTES > room {
+            let size = bytes(&parameter);
+            if buckets.is_empty() {
                 buckets.push(Vec::new());
-                filled = 0;
+            } else if filled + size > room {
+                buckets.push(Vec::new());
+                (filled, room) = (0, bucket.min(LAST.max(left / 2)));
             }
-            filled += count;
-            buckets.last_mut().expect("one was made").push((parameter, count));
+            filled += size;
+            left -= size;
+            buckets.last_mut().expect("one was made").push((parameter, size / BYTES));
         }
         let (mut slots, mut lengths) = (Vec::new(), Vec::new());
         for (number, bucket) in buckets.into_iter().enumerate() {
@@ -116,6 +123,22 @@ mod tests {
         assert_eq!(place(0).map(|slot| slot.stage), Some(Some(2)));
         assert_eq!(plan.lengths, [8, 300_000 + 5 + 400_000 + 3]);
         assert_eq!(plan.stages(), 3);
+    }
+
+    #[test]
+    fn the_last_buckets_are_small() {
+        let parameter = |depth| ParameterInfo {
+            name: String::new(),
+            id: ParamId::new(),
+            shape: vec![100_000],
+            tracked: true,
+            depth,
+            decays: true,
+        };
+        // 80 MB: 0.8, 26 and 26 MB, then half of what is left each time, down to 4 MiB.
+        let plan = Plan::new((0..200).rev().map(parameter).collect(), &HashSet::new(), 25 << 20);
+        let sizes: Vec<usize> = plan.lengths.iter().map(|length| length * BYTES / 400_000).collect();
+        assert_eq!(sizes, [2, 65, 65, 34, 17, 10, 7]);
     }
 
     #[test]
