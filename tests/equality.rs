@@ -4,10 +4,11 @@
 //! must agree to rounding, tensor by tensor and relative to the way each has come ([`apart`]). Masks and pseudo-labels must be
 //! equal, each of them in each step.
 //!
-//! The bounds: single precision rounds a gradient to some 1e-7, and 50 steps magnify what the first ones leave of that. With
-//! SGD up to 5e-5 was seen, most below 5e-6. AdamW divides by the size of gradients however small they are; in a transformer
-//! that of the keys' bias is nothing but rounding, for attention does not depend on it, and up to 1e-3 was seen. A weight that
-//! was wrong by one image of eight would show as 1e-1.
+//! The bounds: single precision rounds a gradient to some 1e-7, and 50 steps magnify what the first ones leave of that. In
+//! a transformer with SGD up to 3e-5 was seen, most below 3e-6. In a residual network a ReLU may open on one side and not
+//! on the other: 1e-4. AdamW divides by the size of gradients however small they are; that of the keys' bias is nothing but
+//! rounding, for attention does not depend on it: 2e-3. A row that weighed as one of three instead of as three of eight
+//! would show as 1e-1.
 
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +35,7 @@ const UNLABELLED: usize = 16;
 const POOL: u32 = 48;
 
 const SGD: f64 = 1e-4;
+const SGD_RELU: f64 = 1e-3;
 const ADAMW: f64 = 5e-3;
 /// With gradients rounded to bfloat16 (2⁻⁹ of each, once on the way to the sum and once from it).
 const ROUNDED: f64 = 2e-2;
@@ -255,7 +257,7 @@ impl Course {
         let average = apart(&one.start, &one.average, &ranks[0].average).expect("one network");
         assert!(model.relative <= limit && average.relative <= limit, "{what}: {model:?}, {average:?}");
         let kept: Vec<f32> = one.seen.iter().flat_map(|(mask, _)| mask.clone()).collect();
-        let ratio = kept.iter().sum::<f32>() / kept.len().max(1) as f32;
+        let ratio = kept.iter().sum::<f32>().abs() / kept.len().max(1) as f32;
         let (relative, name) = (model.relative.max(average.relative), &model.name);
         println!("{what}: {relative:.1e} of the way apart, most in {name}; mean mask {ratio:.2}");
     }
@@ -319,7 +321,7 @@ fn equality_vit_adamw() {
 
 #[test]
 fn equality_resnet_sgd() {
-    every_algorithm(&resnet(), OptimizerName::Sgd, SGD);
+    every_algorithm(&resnet(), OptimizerName::Sgd, SGD_RELU);
 }
 
 #[test]
@@ -337,10 +339,12 @@ fn equality_of_three_and_four_ranks() {
         AlgorithmName::MixMatch,
         AlgorithmName::ReMixMatch,
     ];
-    for (model, world_size) in [(vit(), 3), (vit(), 4), (resnet(), 3), (resnet(), 4)] {
+    let models = [(vit(), SGD), (resnet(), SGD_RELU)];
+    for ((model, limit), world_size) in models.into_iter().flat_map(|model| [(model.clone(), 3), (model, 4)])
+    {
         for name in algorithms {
             let course = Course::new(model.clone(), name, OptimizerName::Sgd);
-            course.compare(world_size, SGD);
+            course.compare(world_size, limit);
         }
     }
 }
