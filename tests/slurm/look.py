@@ -3,7 +3,9 @@
 
 Usage: look.py result RUNS                  accuracy, labelled images and starts of the one run in RUNS
        look.py whole RUNS                   fails unless every checkpoint in RUNS is complete
-       look.py compare RUNS RUNS TOLERANCE  fails if trained weights differ by more than TOLERANCE of the largest one
+       look.py compare START RUNS RUNS TOLERANCE
+                                            fails if any tensor of the two is apart by more than TOLERANCE of the way it has
+                                            come since the start
 
 Standard library only.
 """
@@ -66,23 +68,33 @@ def whole(runs):
     print(f"{len(found)} checkpoints up to {newest}")
 
 
-def compare(one, other, tolerance):
-    one, other = ([only_run(runs) / "checkpoints"] for runs in (one, other))
-    one, other = (folder / (folder / "last").read_text().strip() for (folder,) in (one, other))
+def newest(runs):
+    checkpoints = only_run(runs) / "checkpoints"
+    return checkpoints / (checkpoints / "last").read_text().strip()
+
+
+def furthest(left, right):
+    return max((abs(a - b) for a, b in zip(left, right, strict=True)), default=0.0)
+
+
+def compare(start, one, other, tolerance):
+    start, one, other = (newest(runs) for runs in (start, one, other))
     assert one.name == other.name, f"{one.name} is not {other.name}"
-    worst, where = 0.0, "nowhere"
+    worst, where, moved = 0.0, "nowhere", 0
     for part in ["model", "ema"]:
-        left, right = (tensors(path / f"{part}.safetensors") for path in (one, other))
-        assert left.keys() == right.keys(), f"{part} has other tensors"
+        begun, left, right = (tensors(path / f"{part}.safetensors") for path in (start, one, other))
+        assert begun.keys() == left.keys() == right.keys(), f"{part} has other tensors"
         for name, values in left.items():
-            assert len(values) == len(right[name]), f"{part} {name} has another shape"
-            largest = max(map(abs, values), default=0.0)
-            apart = max((abs(a - b) for a, b in zip(values, right[name])), default=0.0)
+            way, apart = furthest(values, begun[name]), furthest(values, right[name])
             assert apart == apart, f"{part} {name} holds what is no number"
-            if apart > worst * max(largest, 1e-3):
-                worst, where = apart / max(largest, 1e-3), f"{part} {name}"
-    print(f"largest difference {worst:.1e} of the largest weight, in {where}")
-    if worst > tolerance:
+            # What a number of single precision can tell of so large a weight.
+            seen = 1e-5 * max(map(abs, values), default=0.0)
+            moved += way > seen
+            if apart > worst * max(way, seen):
+                worst, where = apart / max(way, seen), f"{part} {name}"
+    assert moved > 20, f"only {moved} tensors have moved: nothing was trained"
+    print(f"apart by {worst:.1e} of the way, most in {where}; {moved} tensors have moved")
+    if not worst <= tolerance:
         sys.exit(f"that is more than {tolerance}")
 
 
@@ -92,7 +104,7 @@ if __name__ == "__main__":
             result(runs)
         case ["whole", runs]:
             whole(runs)
-        case ["compare", one, other, tolerance]:
-            compare(one, other, float(tolerance))
+        case ["compare", start, one, other, tolerance]:
+            compare(start, one, other, float(tolerance))
         case _:
             sys.exit(__doc__)
