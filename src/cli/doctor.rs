@@ -8,7 +8,10 @@ pub struct Doctor {}
 
 impl Doctor {
     pub fn run(self) -> anyhow::Result<()> {
-        let features = if cfg!(feature = "cuda") { "cuda" } else { "none (CPU only)" };
+        let features = match crate::project::features() {
+            none if none.is_empty() => "none (CPU only)".to_owned(),
+            some => some.join(", "),
+        };
         println!(
             "harvest   {} for {}-{}",
             env!("CARGO_PKG_VERSION"),

@@ -413,7 +413,8 @@ mod tests {
             let rest = network.parameters().into_iter().filter(late).count();
             let all = network.parameters().len();
             let options = DistributionConfig { bucket_mib: 0.05, ..DistributionConfig::default() };
-            let mut reduction = Reduction::new(&Crew::alone(7), &options, network.parameters(), &Device::flex());
+            let mut reduction =
+                Reduction::new(&Crew::alone(7), &options, network.parameters(), &Device::flex());
             assert_eq!(step(&mut reduction, &network, 0), 0, "the first step looks on");
             for number in 1..3 {
                 let early = step(&mut reduction, &network, number);
