@@ -6,7 +6,8 @@
 #   OUT      folder for gpu.log, gpu.jsonl and gpu.md            benches/results
 #   DEVICE   cuda:N                                              cuda:0
 #   PYTHON   python3
-#   PARTS    of: doctor demo parity step algorithms              all of them
+#   PARTS    of: doctor demo parity nccl step algorithms         all of them
+#   BUCKETS  of the part nccl: MODEL:BATCH                        see below
 #   MODELS   of the step: MODEL:BATCH, or MODEL:BATCH:URATIO     see below
 #   LIMIT    seconds a single command may take                   300
 #   STEPS    measured steps                                      20
@@ -19,9 +20,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 OUT=${OUT:-$here/results}
 DEVICE=${DEVICE:-cuda:0}
 PYTHON=${PYTHON:-python3}
-PARTS=${PARTS:-doctor demo parity step algorithms}
+PARTS=${PARTS:-doctor demo parity nccl step algorithms}
 LIMIT=${LIMIT:-300}
 STEPS=${STEPS:-20}
+BUCKETS=${BUCKETS:-vit_tiny_patch2_32:64 vit_small_patch2_32:64 resnet50_32:64}
 MODELS=${MODELS:-vit_tiny_patch2_32:8 vit_tiny_patch2_32:64 vit_small_patch2_32:64 vit_base_patch16_96:64 vit_base_patch16_224:16 resnet50_32:64 resnet50:16}
 harvest=$(realpath "${1:-$here/../target/release/harvest}")
 [[ -x $harvest ]] || {
@@ -78,6 +80,38 @@ if wanted parity; then
     done
 fi
 
+# Sums of one rank on the memory of the GPU, right or wrong; what buckets and sums add to a step; two ranks on one GPU, where
+# NCCL lets them share it.
+bucket_rows=()
+if wanted nccl; then
+    # Python's packages bring NCCL where the system has none.
+    nccl=$("$PYTHON" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])' 2>/dev/null) &&
+        export LD_LIBRARY_PATH=$nccl/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    part "nccl, 1 rank" "$harvest" bench nccl --device "$DEVICE" && cat "$work/output" >>"$lines"
+    for entry in $BUCKETS; do
+        IFS=: read -r model batch <<<"$entry"
+        # Alternately, for the machine may change its speed meanwhile; the fastest of three medians.
+        without=() with=()
+        for _ in 1 2 3; do
+            for buckets in "" --buckets; do
+                part "nccl, $model $batch ${buckets:-without buckets}" "$harvest" bench step --model "$model" \
+                    --batch "$batch" --device "$DEVICE" --precision bf16 --steps "$STEPS" $buckets || continue
+                cat "$work/output" >>"$lines"
+                seconds=$(field seconds_per_step "$work/output")
+                [[ -n $buckets ]] && with+=("$seconds") || without+=("$seconds")
+            done
+        done
+        a=$(printf '%s\n' "${without[@]}" | sort -g | head -n 1)
+        b=$(printf '%s\n' "${with[@]}" | sort -g | head -n 1)
+        bucket_rows+=("| $model | $batch | $(number "$a") | $(number "$b") | $(awk -v a="$a" -v b="$b" 'BEGIN { if (a > 0 && b > 0) printf "%+.1f %%", 100 * (b / a - 1); else printf "–" }') |")
+    done
+    # NCCL before 2.32 refuses, and that is no fault of ours.
+    failures=$failed
+    part "nccl, 2 ranks on one GPU" env NCCL_MULTI_RANK_GPU_ENABLE=1 "$harvest" bench nccl --device "$DEVICE" --ranks 2 &&
+        cat "$work/output" >>"$lines"
+    ! grep -qi 'same GPU\|invalid usage\|Duplicate GPU' "$work/errors" || failed=$failures
+fi
+
 # Every algorithm takes its steps on the device; the shares of their own arithmetic are in the log.
 ! wanted algorithms || part algorithms env OUT="$OUT" DEVICE="$DEVICE" STEPS="$STEPS" \
     MODELS="vit_tiny_patch2_32:64:1 resnet50_32:64:1" "$here/algorithms.sh" "$harvest"
@@ -125,6 +159,14 @@ fi
         echo "| model | batch | unlabelled | precision | ours s | peer s | ours images/s | peer images/s | ratio | ours MiB | peer MiB | strong views computed |"
         echo "|---|---|---|---|---|---|---|---|---|---|---|---|"
         printf '%s\n' "${rows[@]}"
+    fi
+    if ((${#bucket_rows[@]})); then
+        echo
+        echo "## What buckets and a sum over one rank add to a step, bf16"
+        echo
+        echo "| model | batch | without s | with s | more |"
+        echo "|---|---|---|---|---|"
+        printf '%s\n' "${bucket_rows[@]}"
     fi
     echo
     echo "## Parts"

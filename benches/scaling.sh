@@ -7,7 +7,7 @@
 #   PYTHON    with torch and timm                                python3; without them only ours is measured
 #   MODEL     preset                                             vit_tiny_patch2_32
 #   BATCH     labelled images of a rank                          8
-#   STEPS     measured steps of a round                          5
+#   STEPS     measured steps of a round                          4
 #   ROUNDS    of everything on this machine alone                2
 #   EXTRA     further options of `bench scaling`                 --exact: every rank has the same work
 #   GBIT      of the line                                        1
@@ -23,7 +23,7 @@ OUT=${OUT:-$here/results}
 PYTHON=${PYTHON:-python3}
 MODEL=${MODEL:-vit_tiny_patch2_32}
 BATCH=${BATCH:-8}
-STEPS=${STEPS:-5}
+STEPS=${STEPS:-4}
 ROUNDS=${ROUNDS:-2}
 EXTRA=${EXTRA---exact}
 GBIT=${GBIT:-1}
@@ -43,6 +43,8 @@ status=0
 read -ra extra <<<"$EXTRA"
 # Open MPI refuses root and more ranks than it counts cores, unless told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+# Left to itself Open MPI sums over a tree where there are fewer than four ranks, which sends everything twice.
+export OMPI_MCA_coll_libnbc_iallreduce_algorithm=ring
 export RAYON_NUM_THREADS=1 OMP_NUM_THREADS=1
 # Both sides are free to use every core: two ranks on two cores have one each.
 mpirun=(mpirun --bind-to none)
@@ -90,14 +92,15 @@ if wanted machine; then
 fi
 
 # Two namespaces, with hosts of their own names, since Open MPI takes ranks of one name for neighbours in memory.
-a=harvest-a-$$ b=harvest-b-$$ relay=
+a=harvest-a-$$ b=harvest-b-$$ relay= rank=
 net=198.18.77
 cleanup() {
-    [[ -z $relay ]] || kill "$relay" 2>/dev/null
+    [[ -z $relay$rank ]] || kill $relay $rank 2>/dev/null
     ip netns del "$a" 2>/dev/null
     ip netns del "$b" 2>/dev/null
     ip link del hv-a 2>/dev/null
     ip link del hv-b 2>/dev/null
+    ip link del hv-bridge 2>/dev/null
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -124,13 +127,6 @@ namespaces() {
     done
 }
 
-# within SPACE COMMAND...
-within() {
-    local space=$1
-    shift
-    ip netns exec "$space" "$@"
-}
-
 # pair KEY: ours and the peer's, a rank in each namespace.
 pair() {
     local mpi=(env OMPI_MCA_btl=tcp,self "OMPI_MCA_btl_tcp_if_include=$net.0/24" "OMPI_MCA_oob_tcp_if_include=$net.0/24"
@@ -138,12 +134,12 @@ pair() {
     measure "ours-$1" ip netns exec "$a" unshare --uts sh -c 'hostname harvest-a; exec "$@"' sh \
         "${mpi[@]}" "${mpirun[@]}" --host "$net.1:1,$net.2:1" -n 2 $(ours)
     [[ $peer == yes ]] || return 0
-    local rank
     export WORLD_SIZE=2 MASTER_ADDR=$net.1 MASTER_PORT=29544 GLOO_SOCKET_IFNAME=eth0
-    RANK=1 within "$b" timeout --kill-after=5 180 $(theirs) >/dev/null 2>&1 &
+    RANK=1 timeout --kill-after=5 180 ip netns exec "$b" $(theirs) >/dev/null 2>&1 &
     rank=$!
     RANK=0 measure "peer-$1" ip netns exec "$a" $(theirs)
     wait "$rank"
+    rank=
     unset WORLD_SIZE MASTER_ADDR MASTER_PORT GLOO_SOCKET_IFNAME
 }
 
@@ -152,13 +148,13 @@ if wanted line || wanted delay; then
     if ! namespaces 2>"$work/errors"; then
         reason="no line: $(tail -n 1 "$work/errors")"
     else
+        for space in "$a" "$b"; do
+            tc -n "$space" qdisc add dev eth0 root tbf rate "${GBIT}gbit" burst 256kb latency 50ms || reason="no tbf"
+        done
         # Frames pass from one cable to the other: at once by a bridge, or late by the relay.
-        if wanted line; then
+        if wanted line && [[ -z $reason ]]; then
             ip link add hv-bridge mtu 9000 type bridge && ip link set hv-a master hv-bridge &&
                 ip link set hv-b master hv-bridge && ip link set hv-bridge up || reason="no bridge"
-            for space in "$a" "$b"; do
-                tc -n "$space" qdisc add dev eth0 root tbf rate "${GBIT}gbit" burst 256kb latency 50ms || reason="no tbf"
-            done
             [[ -n $reason ]] || pair line
             [[ -n $reason ]] || ! wanted sums ||
                 measure sums-line ip netns exec "$a" unshare --uts sh -c 'hostname harvest-a; exec "$@"' sh \
@@ -168,7 +164,7 @@ if wanted line || wanted delay; then
             ip link del hv-bridge 2>/dev/null
         fi
         if wanted delay && [[ -z $reason ]]; then
-            within "$a" python3 "$here/delay.py" --plain eth0 && within "$b" python3 "$here/delay.py" --plain eth0
+            for space in "$a" "$b"; do ip netns exec "$space" python3 "$here/delay.py" --plain eth0; done
             python3 "$here/delay.py" hv-a hv-b "$DELAY" &
             relay=$!
             pair delay

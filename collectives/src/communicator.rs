@@ -31,6 +31,11 @@ pub trait Communicator: Debug + Send + Sync {
     /// `reason` is shown on every rank that can be reached.
     fn abort(&self, reason: &str) -> !;
 
+    /// Whether buckets on a GPU can be summed; elsewhere they must be in the memory of the host.
+    fn sums_on_gpus(&self) -> bool {
+        false
+    }
+
     /// The last call: what has been begun is ended, and connections close, on all ranks together. Later operations fail.
     fn finish(&self) {}
 }
@@ -41,6 +46,26 @@ pub trait Communicator: Debug + Send + Sync {
 pub enum Bucket {
     /// In the memory of the host.
     Host(HostBucket),
+    /// In the memory of a GPU.
+    #[cfg(feature = "cuda")]
+    Device(Box<crate::nccl::DeviceBucket>),
+}
+
+impl Bucket {
+    /// The bucket, for a communicator that sums in the memory of the host.
+    ///
+    /// # Errors
+    /// If it lies elsewhere.
+    pub fn on_the_host(self) -> Result<HostBucket, CollectiveError> {
+        match self {
+            Self::Host(bucket) => Ok(bucket),
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => {
+                let reason = "only NCCL sums buckets in the memory of a GPU".to_owned();
+                Err(CollectiveError::Library { library: "this communicator", reason })
+            }
+        }
+    }
 }
 
 /// A bucket in the memory of the host; both buffers live as long as the run.

@@ -20,6 +20,8 @@ mod identity;
 mod ledger;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod rendezvous;
 mod solo;
 mod table;

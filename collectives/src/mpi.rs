@@ -105,8 +105,9 @@ impl Communicator for Mpi {
     }
 
     fn all_reduce_sum(&self, bucket: Bucket) -> Pending<Bucket> {
-        match bucket {
-            Bucket::Host(host) => self.order(|reply| Order::Sum(host, reply)),
+        match bucket.on_the_host() {
+            Ok(host) => self.order(|reply| Order::Sum(host, reply)),
+            Err(error) => Pending::ready(Err(error)),
         }
     }
 

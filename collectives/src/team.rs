@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::address;
 use crate::communicator::Communicator;
 use crate::identity::{Head, Identity};
+#[cfg(feature = "nccl")]
+use crate::nccl::{Library, Nccl, NcclError, NcclOptions};
 use crate::rendezvous::{self, MeetError, Met, Place};
 use crate::solo::Solo;
 use crate::table::{Disagreement, Passport, RankTable};
@@ -160,12 +162,7 @@ pub fn join(identity: &Identity, passport: Passport, options: &JoinOptions) -> R
     let watch = Watch::start(own.rank, met, &pulse, options.limit).map_err(JoinError::Watch)?;
     let communicator: Result<Arc<dyn Communicator>, JoinError> = match (transport, early) {
         (Transport::None, _) => Ok(Arc::new(Unconnected::new(&own, &pulse))),
-        (Transport::Nccl, _) => Err(JoinError::NotBuilt {
-            why: "training on CUDA devices".to_owned(),
-            library: "NCCL",
-            feature: "cuda",
-            instead: "",
-        }),
+        (Transport::Nccl, _) => start_nccl(own.rank, own.world_size, options, &pulse, &watch),
         (Transport::Auto | Transport::Mpi, Some(mpi)) => Ok(mpi),
         (Transport::Auto | Transport::Mpi, None) => {
             start_mpi("training on several ranks", identity, &pulse, options.limit)
@@ -289,6 +286,71 @@ fn start_mpi(
     _limit: Duration,
 ) -> Result<Arc<dyn Communicator>, JoinError> {
     Err(without_mpi(why))
+}
+
+/// NCCL, whose id goes over the connections by which the ranks have met.
+#[cfg(feature = "nccl")]
+fn start_nccl(
+    rank: usize,
+    world_size: usize,
+    options: &JoinOptions,
+    pulse: &Arc<Pulse>,
+    watch: &Watch,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let library = |reason: String| JoinError::Library { library: "NCCL", reason };
+    let prepare = || -> Result<_, JoinError> {
+        let cpu = || library("it computes on the CPU; give every rank a CUDA device".to_owned());
+        let device_index = options.device_index.ok_or_else(cpu)?;
+        let nccl = Library::load()?;
+        let id = if rank == 0 { nccl.unique_id()?.to_string() } else { String::new() };
+        Ok((device_index, nccl, id))
+    };
+    let prepared = prepare();
+    // A rank that fails takes part all the same, or the others would wait for it inside NCCL.
+    let own = match &prepared {
+        Ok((_, _, id)) => format!("ready {id}"),
+        Err(_) => String::new(),
+    };
+    let exchanged = watch.exchange("the id of NCCL", &own);
+    let (device_index, nccl, _) = prepared?;
+    let first = match exchanged {
+        Exchanged::Same(value) => value,
+        Exchanged::Each(values) => match values.iter().position(String::is_empty) {
+            Some(rank) => return Err(library(format!("rank {rank} cannot use it"))),
+            None => values.into_iter().next().unwrap_or_default(),
+        },
+        Exchanged::Mixed(reason) => return Err(library(reason)),
+    };
+    let id = first.strip_prefix("ready ").unwrap_or_default().parse()?;
+    let options = NcclOptions {
+        rank,
+        world_size,
+        device_index,
+        limit: options.limit,
+        // Whoever hangs in an operation is noticed by the watch, which knows when waiting is in order.
+        operation_limit: Duration::MAX,
+    };
+    Ok(Arc::new(Nccl::new(nccl, id, &options)?.watched(Arc::clone(pulse))))
+}
+
+#[cfg(feature = "nccl")]
+impl From<NcclError> for JoinError {
+    fn from(error: NcclError) -> Self {
+        Self::Library { library: "NCCL", reason: error.to_string() }
+    }
+}
+
+/// A program without NCCL says so.
+#[cfg(not(feature = "nccl"))]
+fn start_nccl(
+    _rank: usize,
+    _world_size: usize,
+    _options: &JoinOptions,
+    _pulse: &Arc<Pulse>,
+    _watch: &Watch,
+) -> Result<Arc<dyn Communicator>, JoinError> {
+    let why = "training on CUDA devices".to_owned();
+    Err(JoinError::NotBuilt { why, library: "NCCL", feature: "cuda", instead: "" })
 }
 
 impl Team {

@@ -172,7 +172,7 @@ impl Communicator for Threads {
     fn all_reduce_sum(&self, bucket: Bucket) -> Pending<Bucket> {
         let rank = self.rank;
         self.order(move |links| {
-            let Bucket::Host(mut host) = bucket;
+            let mut host = bucket.on_the_host()?;
             match host.wire {
                 Wire::F32 => links.sum(&mut host)?,
                 Wire::Bf16 => links.sum_rounded(&mut host, rank)?,
@@ -228,7 +228,7 @@ mod tests {
             let rows = rank.all_gather(vec![number; rank.rank()]);
             let said = rank.broadcast(vec![rank.rank() as u8], 2);
             let barrier = rank.barrier();
-            let Bucket::Host(sum) = sum.wait().expect("summed");
+            let sum = sum.wait().and_then(Bucket::on_the_host).expect("summed");
             barrier.wait().expect("all are there");
             (sum.sum, rows.wait().expect("gathered"), said.wait().expect("said"))
         });
@@ -247,7 +247,8 @@ mod tests {
             let mut total = [0.0f64; 5];
             for _ in 0..100 {
                 bucket.local = (0..5).map(|at| 0.001 * (1 + at + rank.rank()) as f32).collect();
-                let Bucket::Host(sum) = rank.all_reduce_sum(Bucket::Host(bucket)).wait().expect("summed");
+                let sum = rank.all_reduce_sum(Bucket::Host(bucket)).wait();
+                let sum = sum.and_then(Bucket::on_the_host).expect("summed");
                 total.iter_mut().zip(&sum.sum).for_each(|(total, sum)| *total += f64::from(*sum));
                 bucket = sum;
             }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::scaling::{ScalingOptions, ScalingReport};
 use super::{BenchError, median};
-use crate::files::atomic_write;
+use crate::files::{WriteError, atomic_write};
 use crate::report::{ScalingChart, ScalingSeries};
 
 /// What to run.
@@ -191,6 +191,7 @@ impl Launched {
     }
 
     fn write(&self, folder: &Path) -> Result<(), BenchError> {
+        std::fs::create_dir_all(folder).map_err(WriteError::at(folder))?;
         let lines: String = self
             .reports
             .iter()
@@ -304,8 +305,9 @@ mod tests {
             "{table}"
         );
         let folder = tempfile::tempdir().expect("a temporary folder");
-        launched.write(folder.path()).expect("it can be written to");
-        let lines = std::fs::read_to_string(folder.path().join("scaling.jsonl")).expect("written");
+        let folder = folder.path().join("new");
+        launched.write(&folder).expect("it can be written to");
+        let lines = std::fs::read_to_string(folder.join("scaling.jsonl")).expect("written");
         assert_eq!(lines.lines().count(), 6);
     }
 

@@ -8,6 +8,7 @@
 //! - [`simclr()`]: a step of pretraining without labels;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
+//! - [`nccl()`]: sums on a GPU, right or wrong;
 //! - [`neighbours()`]: the most similar images of each of very many;
 //! - [`parity()`]: the numbers of a device against those of the CPU;
 //! - [`pictures()`]: images to measure on, where none are at hand.
@@ -23,6 +24,7 @@ mod figures;
 mod input;
 mod launch;
 mod manifest;
+mod nccl;
 mod neighbours;
 mod parity;
 mod pictures;
@@ -41,6 +43,7 @@ pub use figures::draw_predictions;
 pub use input::{InputOptions, InputReport, input};
 pub use launch::{LaunchError, LaunchOptions, Launched, launch};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
+pub use nccl::{NcclOptions, NcclReport, nccl};
 pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};

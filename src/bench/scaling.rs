@@ -199,6 +199,9 @@ pub fn scaling(
         alignment: AlignmentTarget::Off,
     };
     let mut session = Session::new(setup, crew.clone())?;
+    if step.buckets {
+        session.sum_always();
+    }
     let skips = !step.exact && model.rows_are_independent();
     let views = session.views();
     let batches: Vec<HostBatch> = (0..WARM_UP + step.steps)
@@ -316,6 +319,7 @@ mod tests {
             threads: None,
             exact: false,
             ema: 0.0,
+            buckets: false,
         };
         ScalingOptions { step, scaling, bucket_mib: 0.1, wire: WireFormat::F32 }
     }

@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use harvest_models::ClassifierConfig;
 use serde::Serialize;
 
+use super::nccl::of_one_rank;
 use super::process::{peak_host_mib, program, reserved_device_mib};
 use super::{BenchError, limit_threads, parse_choice, significant};
 use crate::algorithms::{AlgorithmConfig, AlgorithmName, Objective, Problem, computed_strong_views};
@@ -56,6 +57,9 @@ pub struct StepOptions {
     /// Decay of the averaged weights; 0 keeps no average.
     #[arg(long, default_value_t = 0.0)]
     pub ema: f64,
+    /// Put gradients into buckets and sum them over this one rank, as several ranks do, over NCCL on a GPU: what that costs.
+    #[arg(long)]
+    pub buckets: bool,
 }
 
 /// What was measured. One image is one view: `batch · (1 + views · uratio)` a step.
@@ -79,6 +83,8 @@ pub struct StepReport {
     pub classes: u32,
     /// Threads on the CPU.
     pub threads: usize,
+    /// Whether gradients went through buckets and a sum over one rank.
+    pub buckets: bool,
     /// Measured steps.
     pub steps: u32,
     /// Median.
@@ -120,6 +126,12 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         skip_masked: if options.exact { Switch::Off } else { Switch::Auto },
         ..TrainingConfig::default()
     };
+    let crew = if options.buckets {
+        let crew = Crew::new(of_one_rank(&device)?, options.batch as usize);
+        crew.expect("a step has an image, and there is one rank")
+    } else {
+        Crew::alone(options.batch as usize)
+    };
     let (algorithm, normalisation) =
         (AlgorithmConfig { name: options.algorithm, ..AlgorithmConfig::default() }, Normalisation::default());
     let unlabelled = (options.batch * options.uratio) as usize;
@@ -134,8 +146,11 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
             objective: Objective::default(),
             alignment: AlignmentTarget::Off,
         },
-        Crew::alone(options.batch as usize),
+        crew,
     )?;
+    if options.buckets {
+        session.sum_always();
+    }
     let views = session.views();
     let skips = !options.exact && model.rows_are_independent();
     let (mut seconds, mut masks, mut computed, mut loss) = (Vec::new(), 0.0, 0.0, f64::NAN);
@@ -181,6 +196,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         amp: if bf16 { "bf16" } else { "none" },
         classes: options.classes,
         threads,
+        buckets: options.buckets,
         steps: options.steps,
         seconds_per_step: significant(median),
         seconds_fastest: significant(seconds[0]),
@@ -216,6 +232,7 @@ mod tests {
             threads: None,
             exact: false,
             ema: 0.9,
+            buckets: false,
         }
     }
 
@@ -232,6 +249,18 @@ mod tests {
         for key in ["model", "batch", "uratio", "device", "amp", "seconds_per_step", "images_per_second"] {
             assert!(line.get(key).is_some(), "{key}");
         }
+    }
+
+    #[test]
+    fn buckets_change_nothing() {
+        let plain = step(&options("resnet8")).expect("a preset on the CPU");
+        let summed = step(&StepOptions { buckets: true, ..options("resnet8") }).expect("one rank sums");
+        assert!(summed.buckets);
+        assert_eq!(
+            (plain.loss, plain.mask_ratio),
+            (summed.loss, summed.mask_ratio),
+            "a sum of one is itself"
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use crate::bench::{
     AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InputOptions, LaunchOptions, ManifestOptions,
-    NeighbourOptions, ParityOptions, PictureOptions, Ranks, ScalingOptions, SimClrOptions, StepOptions,
-    algorithms, allreduce, allreduce_threads, draw_predictions, expected, input, launch, manifest,
-    neighbours, parity, pictures, scaling, simclr, step,
+    NcclOptions, NeighbourOptions, ParityOptions, PictureOptions, Ranks, ScalingOptions, SimClrOptions,
+    StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions, expected, input, launch,
+    manifest, nccl, neighbours, parity, pictures, scaling, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -24,6 +24,8 @@ pub enum Bench {
     Manifest(ManifestOptions),
     /// The most similar images of each of very many.
     Neighbours(NeighbourOptions),
+    /// Sums over NCCL in the memory of a GPU: right or wrong, and how long they take.
+    Nccl(NcclOptions),
     /// A training step on several ranks. Run it under mpirun or srun, or with --launch.
     Scaling(ScalingVerb),
     /// Sums over ranks, of buckets of many sizes. Run it under mpirun or srun, or with --threads.
@@ -53,6 +55,11 @@ impl Bench {
             Self::Allreduce(options) => sums(&options)?,
             Self::Predict(options) => predict(&options)?,
             Self::Pictures(options) => pictures(&options)?,
+            Self::Nccl(options) => {
+                let report = nccl(&options)?;
+                println!("{}", serde_json::to_string(&report)?);
+                anyhow::ensure!(report.passed(), "sums over NCCL are wrong");
+            }
             Self::Parity(options) => {
                 let report = parity(&options)?;
                 println!("{report}");

@@ -8,7 +8,10 @@ pub struct Doctor {}
 
 impl Doctor {
     pub fn run(self) -> anyhow::Result<()> {
-        let features = if cfg!(feature = "cuda") { "cuda" } else { "none (CPU only)" };
+        let features = match crate::project::features() {
+            none if none.is_empty() => "none (CPU only)".to_owned(),
+            some => some.join(", "),
+        };
         println!(
             "harvest   {} for {}-{}",
             env!("CARGO_PKG_VERSION"),
@@ -26,6 +29,8 @@ impl Doctor {
             ),
             Err(reason) => println!("cuda      none: {reason}"),
         }
+        #[cfg(feature = "cuda")]
+        println!("nccl      {}", nccl());
         let device = crate::device::by_name("auto")?;
         println!("default   {}", crate::device::describe(&device));
         // The proof that the device computes, not only that it is listed.
@@ -34,6 +39,15 @@ impl Doctor {
         anyhow::ensure!(sum == 64.0 * 64.0 * 64.0, "the device multiplies wrongly: {sum}");
         println!("check     a matrix product on it is right");
         Ok(())
+    }
+}
+
+/// What several GPUs need to train together.
+#[cfg(feature = "cuda")]
+fn nccl() -> String {
+    match harvest_collectives::nccl::Library::load() {
+        Ok(library) => format!("{} from {}", library.version(), library.path().display()),
+        Err(error) => format!("none, and so no training on several GPUs: {error}"),
     }
 }
 

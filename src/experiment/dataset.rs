@@ -178,7 +178,10 @@ impl Dataset {
         if let Some(folder) = places.manifest.parent() {
             std::fs::create_dir_all(folder).map_err(crate::files::WriteError::at(folder))?;
         }
-        manifest.write(&places.manifest)?;
+        // Ranks read what the first one wrote; an unchanged list need not be written again by each.
+        if previous.as_ref() != Some(&manifest) {
+            manifest.write(&places.manifest)?;
+        }
         Ok(manifest)
     }
 

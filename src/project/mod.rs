@@ -28,7 +28,7 @@ pub use cluster_table::{ClusterRow, ClusterTableError, read_clusters, write_clus
 pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels};
 pub use labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore, Undone};
 pub use lock::{Lock, LockError};
-pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session};
+pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session, features};
 
 /// Name of a project's file.
 pub const FILE: &str = "harvest.toml";

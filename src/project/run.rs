@@ -25,6 +25,12 @@ use crate::files::{WriteError, atomic_write, publish_folder};
 /// The tensor library, pinned in the workspace's manifest.
 pub const BURN_VERSION: &str = "0.22.1";
 
+/// What this program was built with, beyond the CPU.
+pub fn features() -> Vec<&'static str> {
+    let all = [("cuda", cfg!(feature = "cuda")), ("mpi", cfg!(feature = "mpi"))];
+    all.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect()
+}
+
 /// A run that cannot be made, opened or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -346,12 +352,11 @@ impl Run {
 
 impl Environment {
     fn of_this_program() -> Self {
-        let features = [("cuda", cfg!(feature = "cuda"))];
         Self {
             harvest: env!("CARGO_PKG_VERSION").into(),
             // Pinned in the workspace's manifest.
             burn: BURN_VERSION.into(),
-            features: features.iter().filter(|(_, on)| *on).map(|(name, _)| name.to_string()).collect(),
+            features: features().into_iter().map(str::to_owned).collect(),
             created: now_utc(),
             sessions: Vec::new(),
         }

@@ -50,8 +50,10 @@ pub struct ScalingChart {
 struct Frame {
     top: f64,
     slot: f64,
-    time: (f64, f64),
-    ratio: (f64, f64),
+    /// Highest value and distance of ticks; none without a time.
+    time: Option<(f64, f64)>,
+    /// Lowest, highest, distance.
+    ratio: (f64, f64, f64),
 }
 
 impl ScalingChart {
@@ -84,29 +86,42 @@ impl ScalingChart {
     }
 
     fn frame(&self, top: f64) -> Frame {
-        let highest =
-            |values: &mut dyn Iterator<Item = f64>| values.filter(|v| v.is_finite()).fold(0.0, f64::max);
-        let published =
-            |series: &ScalingSeries| series.published_times.iter().map(|p| p.1).collect::<Vec<_>>();
-        let time = highest(
-            &mut self.series.iter().flat_map(|s| s.times.iter().flatten().copied().chain(published(s))),
-        );
-        let ratio =
-            if self.efficiency { 1.0 } else { self.devices.iter().copied().max().unwrap_or(1) as f64 };
-        let axis = |highest: f64, wanted: f64| {
-            let highest = if highest > 0.0 { highest * ROOM } else { 1.0 };
-            (highest, tick_distance(highest, wanted))
+        let times = self.series.iter().flat_map(|series| {
+            series
+                .times
+                .iter()
+                .flatten()
+                .copied()
+                .chain(series.published_times.iter().map(|published| published.1))
+        });
+        let time = times.filter(|time| time.is_finite()).fold(0.0, f64::max) * ROOM;
+        let most = self.devices.iter().copied().max().unwrap_or(1).max(4) as f64;
+        let ratio = if self.efficiency {
+            let ratios = self.series.iter().flat_map(|series| {
+                series
+                    .ratios
+                    .iter()
+                    .flatten()
+                    .copied()
+                    .chain(series.published_ratios.iter().map(|published| published.1))
+            });
+            let least = ratios.filter(|ratio| ratio.is_finite()).fold(1.0, f64::min);
+            // Efficiencies differ by little: their axis need not begin at 0.
+            let low = ((least - 0.02) * 10.0).floor().clamp(0.0, 9.0) / 10.0;
+            (low, 1.0 + 0.06 * (1.0 - low), tick_distance(1.0 - low, 5.0))
+        } else {
+            (0.0, most * ROOM, most / 4.0)
         };
-        let ratio = if self.efficiency { (ROOM, 0.2) } else { axis(ratio, 5.0) };
         let slot = (RIGHT - LEFT) / self.devices.len().max(1) as f64;
-        Frame { top, slot, time: axis(time, 6.0), ratio }
+        Frame { top, slot, time: (time > 0.0).then(|| (time, tick_distance(time, 6.0))), ratio }
     }
 
     fn axes(&self, out: &mut String, frame: &Frame) {
         let bottom = frame.bottom();
-        for tick in ticks(frame.time) {
-            let y = frame.y_at(tick / frame.time.0);
-            let label = decimal(tick, frame.time.1);
+        for (tick, distance) in
+            frame.time.iter().flat_map(|&(highest, distance)| ticks(0.0, highest, distance))
+        {
+            let (y, label) = (frame.time_at(tick), decimal(tick, distance));
             put(
                 out,
                 format_args!(
@@ -116,17 +131,20 @@ impl ScalingChart {
                 ),
             );
         }
-        for tick in ticks(frame.ratio) {
-            let y = frame.y_at(tick / frame.ratio.0);
+        let (low, high, distance) = frame.ratio;
+        for (tick, distance) in ticks(low, high, distance) {
+            let y = frame.ratio_at(tick);
             let label = if self.efficiency {
-                format!("{:.0} %", tick * 100.0)
+                format!("{} %", decimal(tick * 100.0, distance * 100.0))
             } else {
-                format!("{}×", decimal(tick, frame.ratio.1))
+                format!("{}×", decimal(tick, distance))
             };
+            // Lines across belong to one axis only.
+            let start = if frame.time.is_some() { RIGHT } else { LEFT };
             put(
                 out,
                 format_args!(
-                    "<line x1=\"{RIGHT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#9aa5b1\"/><text x=\"{:.1}\" y=\"{:.1}\" font-size=\"12\" fill=\"{MUTED}\">{label}</text>",
+                    "<line x1=\"{start}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{GRID}\"/><text x=\"{:.1}\" y=\"{:.1}\" font-size=\"12\" fill=\"{MUTED}\">{label}</text>",
                     RIGHT + 4.0,
                     RIGHT + 8.0,
                     y + 4.0
@@ -152,7 +170,7 @@ impl ScalingChart {
         }
         let middle = (LEFT + RIGHT) / 2.0;
         let (below, half) = (bottom + 40.0, frame.top + PLOT_HEIGHT / 2.0);
-        let time = escape(&self.time_label);
+        let time = if frame.time.is_some() { escape(&self.time_label) } else { String::new() };
         let ratio = if self.efficiency { "efficiency" } else { "speed-up" };
         let text = format!("text-anchor=\"middle\" font-size=\"13\" fill=\"{MUTED}\"");
         put(
@@ -171,7 +189,7 @@ impl ScalingChart {
         let (series, colour) = (&self.series[index], colour(index));
         for (place, time) in series.times.iter().enumerate() {
             let Some(time) = time.filter(|time| time.is_finite()) else { continue };
-            let y = frame.y_at(time / frame.time.0);
+            let y = frame.time_at(time);
             put(
                 out,
                 format_args!(
@@ -183,7 +201,7 @@ impl ScalingChart {
             );
         }
         for &(place, time) in &series.published_times {
-            let y = frame.y_at(time / frame.time.0);
+            let y = frame.time_at(time);
             put(
                 out,
                 format_args!(
@@ -202,19 +220,19 @@ impl ScalingChart {
         polyline(out, frame, &series.ratios, &format!("stroke=\"{colour}\" stroke-width=\"2.2\""));
         for (place, ratio) in series.ratios.iter().enumerate() {
             let Some(ratio) = ratio.filter(|ratio| ratio.is_finite()) else { continue };
-            marker(out, index, frame.x_at(place), frame.y_at(ratio / frame.ratio.0), colour);
+            marker(out, index, frame.x_at(place), frame.ratio_at(ratio), colour);
         }
         // Published numbers stand aside, that neither hides the other.
         let aside = if index.is_multiple_of(2) { -1.0 } else { 1.0 };
         for &(place, ratio) in &series.published_ratios {
-            let (x, y) = (frame.x_at(place) + aside * 14.0, frame.y_at(ratio / frame.ratio.0));
+            let (x, y) = (frame.x_at(place) + aside * 11.0, frame.ratio_at(ratio));
             let anchor = if aside < 0.0 { "end" } else { "start" };
             put(
                 out,
                 format_args!(
                     "<path d=\"M{x:.1} {:.1}l6 6l-6 6l-6 -6z\" fill=\"#fff\" stroke=\"{colour}\" stroke-width=\"2\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" font-size=\"12\" fill=\"{INK}\" stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\">{}</text>",
                     y - 6.0,
-                    x + aside * 9.0,
+                    x + aside * 8.0,
                     y + 4.0,
                     if self.efficiency { format!("{:.1} %", ratio * 100.0) } else { format!("{ratio:.2}×") }
                 ),
@@ -227,7 +245,9 @@ impl ScalingChart {
         let ratio = if self.efficiency { "efficiency" } else { "speed-up" };
         let mut entries: Vec<(String, Entry)> = Vec::new();
         for (index, series) in self.series.iter().enumerate() {
-            entries.push((format!("{}: time", series.name), Entry::Bar(index)));
+            if series.times.iter().flatten().next().is_some() {
+                entries.push((format!("{}: time", series.name), Entry::Bar(index)));
+            }
             entries.push((format!("{}: {ratio}", series.name), Entry::Line(index)));
         }
         if !self.efficiency {
@@ -323,15 +343,25 @@ impl Frame {
         LEFT + (place as f64 + 0.5) * self.slot
     }
 
-    /// `share` of the axis.
+    fn time_at(&self, time: f64) -> f64 {
+        self.y_at(self.time.map_or(0.0, |(highest, _)| time / highest))
+    }
+
+    fn ratio_at(&self, ratio: f64) -> f64 {
+        let (low, high, _) = self.ratio;
+        self.y_at((ratio - low) / (high - low))
+    }
+
+    /// `share` of an axis.
     fn y_at(&self, share: f64) -> f64 {
         self.bottom() - PLOT_HEIGHT * share.clamp(0.0, 1.0)
     }
 }
 
-fn ticks((highest, distance): (f64, f64)) -> impl Iterator<Item = f64> {
-    (0..=(highest / distance + 1e-6).floor().clamp(0.0, 50.0) as u32)
-        .map(move |tick| f64::from(tick) * distance)
+/// Values of ticks, each with their distance.
+fn ticks(low: f64, high: f64, distance: f64) -> impl Iterator<Item = (f64, f64)> {
+    let count = ((high - low) / distance + 1e-6).floor().clamp(0.0, 50.0) as u32;
+    (0..=count).map(move |tick| (low + f64::from(tick) * distance, distance))
 }
 
 /// A tick's value with the digits that ticks `distance` apart need.
@@ -342,9 +372,7 @@ fn decimal(value: f64, distance: f64) -> String {
 
 /// Through the known values; a gap ends a line.
 fn polyline(out: &mut String, frame: &Frame, ratios: &[Option<f64>], style: &str) {
-    let point = |place: usize, ratio: f64| {
-        format!("{:.1},{:.1}", frame.x_at(place), frame.y_at(ratio / frame.ratio.0))
-    };
+    let point = |place: usize, ratio: f64| format!("{:.1},{:.1}", frame.x_at(place), frame.ratio_at(ratio));
     let known: Vec<Option<String>> = ratios
         .iter()
         .enumerate()

@@ -2,6 +2,7 @@
 //!
 //! The loop never asks which algorithm or which network it runs.
 
+mod apart;
 mod arrivals;
 mod auxiliary;
 mod averaging;
@@ -22,6 +23,7 @@ mod session;
 mod setup;
 mod trainer;
 
+pub use apart::{Apart, Incomparable, apart};
 pub(crate) use auxiliary::Auxiliary;
 pub(crate) use averaging::average_gradients;
 pub(crate) use crew::decide;

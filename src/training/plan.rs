@@ -8,6 +8,8 @@ use harvest_models::ParameterInfo;
 
 /// Bytes of the first bucket at most, so that the exchange begins early.
 const FIRST: usize = 1 << 20;
+/// Bytes that the last buckets may have; with fewer, latency outweighs bytes on fast networks.
+const LAST: usize = 4 << 20;
 const BYTES: usize = size_of::<f32>();
 
 /// Parameters that move, in the order in which their gradients are ready, cut into buckets.
@@ -33,25 +35,32 @@ pub(super) struct Slot {
     pub range: Range<usize>,
     /// Where the bucket tells that there is a gradient.
     pub present: usize,
+    /// Which of the numbers at its end that is.
+    pub flag: usize,
 }
 
 impl Plan {
     /// For those of `parameters` that are tracked. Gradients come from the head down; those of `late` come last. `bucket`
-    /// is the size of a bucket in bytes; a larger parameter has one of its own.
+    /// is the size of a bucket in bytes; a larger parameter has one of its own. Nothing hides the last bucket, so towards
+    /// the end no bucket takes more than half of what is left.
     pub fn new(parameters: Vec<ParameterInfo>, late: &HashSet<ParamId>, bucket: usize) -> Self {
         let mut moving: Vec<_> = parameters.into_iter().filter(|parameter| parameter.tracked).rev().collect();
         moving.sort_by_key(|parameter| (late.contains(&parameter.id), parameter.depth));
+        let bytes = |parameter: &ParameterInfo| parameter.shape.iter().product::<usize>() * BYTES;
+        let mut left: usize = moving.iter().map(bytes).sum();
         let mut buckets: Vec<Vec<(ParameterInfo, usize)>> = Vec::new();
-        let mut filled = 0;
+        let (mut filled, mut room) = (0, bucket.min(FIRST));
         for parameter in moving {
-            let count = parameter.shape.iter().product::<usize>();
-            let room = if buckets.len() == 1 { bucket.min(FIRST) } else { bucket };
-            if buckets.is_empty() || (filled + count) * BYTES > room {
+            let size = bytes(&parameter);
+            if buckets.is_empty() {
                 buckets.push(Vec::new());
-                filled = 0;
+            } else if filled + size > room {
+                buckets.push(Vec::new());
+                (filled, room) = (0, bucket.min(LAST.max(left / 2)));
             }
-            filled += count;
-            buckets.last_mut().expect("one was made").push((parameter, count));
+            filled += size;
+            left -= size;
+            buckets.last_mut().expect("one was made").push((parameter, size / BYTES));
         }
         let (mut slots, mut lengths) = (Vec::new(), Vec::new());
         for (number, bucket) in buckets.into_iter().enumerate() {
@@ -61,7 +70,7 @@ impl Plan {
             for (place, (parameter, count)) in bucket.into_iter().enumerate() {
                 let stage = (!late.contains(&parameter.id)).then_some(parameter.depth);
                 let (range, present) = (start..start + count, total + place);
-                slots.push(Slot { id: parameter.id, stage, bucket: number, range, present });
+                slots.push(Slot { id: parameter.id, stage, bucket: number, range, present, flag: place });
                 start += count;
             }
         }
@@ -72,6 +81,11 @@ impl Plan {
     /// Where the parameter's slot is, if it moves.
     pub fn slot(&self, id: ParamId) -> Option<usize> {
         self.index.get(&id).copied()
+    }
+
+    /// How many numbers at the end of a bucket tell which gradients there are.
+    pub fn flags(&self, bucket: usize) -> usize {
+        self.slots.iter().filter(|slot| slot.bucket == bucket).count()
     }
 
     /// One more than the last stage.
@@ -112,10 +126,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_buckets_are_small() {
+        let parameter = |depth| ParameterInfo {
+            name: String::new(),
+            id: ParamId::new(),
+            shape: vec![100_000],
+            tracked: true,
+            depth,
+            decays: true,
+        };
+        // 80 MB: 0.8, 26 and 26 MB, then half of what is left each time, down to 4 MiB.
+        let plan = Plan::new((0..200).rev().map(parameter).collect(), &HashSet::new(), 25 << 20);
+        let sizes: Vec<usize> = plan.lengths.iter().map(|length| length * BYTES / 400_000).collect();
+        assert_eq!(sizes, [2, 65, 65, 34, 17, 10, 7]);
+    }
+
+    #[test]
     fn late_ones_hold_up_nobody() {
         let all = parameters();
-        let plan = Plan::new(all.clone(), &HashSet::from([all[4].id]), 1 << 20);
+        let plan = Plan::new(all.clone(), &HashSet::from([all[4].id]), 25 << 20);
         assert_eq!(plan.slots.last().map(|slot| (slot.id, slot.stage)), Some((all[4].id, None)));
-        assert_eq!(plan.slots.iter().map(|slot| slot.bucket).collect::<Vec<_>>(), [0, 0, 1, 1]);
+        assert_eq!(plan.slots.iter().map(|slot| slot.bucket).collect::<Vec<_>>(), [0, 1, 1, 1]);
     }
 }

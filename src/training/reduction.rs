@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use harvest_collectives::{Bucket, HostBucket, Wire};
 use harvest_kernels::{Found, Watcher};
 use harvest_models::ParameterInfo;
@@ -49,6 +49,7 @@ impl ReduceTimes {
 #[derive(Debug)]
 pub(super) struct Reduction {
     crew: Crew,
+    device: Device,
     parameters: Vec<ParameterInfo>,
     /// Bytes of a bucket.
     size: usize,
@@ -89,11 +90,19 @@ struct State {
 
 impl Reduction {
     /// For `parameters`, of which those that are tracked now move.
-    pub fn new(crew: &Crew, config: &DistributionConfig, parameters: Vec<ParameterInfo>) -> Self {
+    ///
+    /// `device` is where gradients are.
+    pub fn new(
+        crew: &Crew,
+        config: &DistributionConfig,
+        parameters: Vec<ParameterInfo>,
+        device: &Device,
+    ) -> Self {
         let (size, wire) = ((config.bucket_mib * f64::from(1 << 20)) as usize, config.wire.into());
         let plan = Plan::new(parameters.clone(), &HashSet::new(), size);
-        let flow = Arc::new(Flow::new(crew.clone(), plan, wire, true));
-        Self { crew: crew.clone(), parameters, size, wire, flow, times: ReduceTimes::default() }
+        let flow = Arc::new(Flow::new(crew.clone(), plan, wire, device, true));
+        let (crew, device) = (crew.clone(), device.clone());
+        Self { crew, device, parameters, size, wire, flow, times: ReduceTimes::default() }
     }
 
     /// Who is to watch the passes of the coming step.
@@ -118,7 +127,7 @@ impl Reduction {
             let mut state = self.flow.state();
             // A graph must not outlive its step, and the optimizer works in place only where it has the sole handle.
             state.leaves.fill(None);
-            state.missing.fill(0);
+            self.flow.skip_rest(&mut state);
             self.flow.send(&mut state);
             let began = Instant::now();
             for number in 0..state.buffers.len() {
@@ -136,7 +145,7 @@ impl Reduction {
 
     /// Puts the sums in the place of the gradients of `module`.
     pub fn spread<M: Module>(&self, module: &M, gradients: &mut GradientsParams) {
-        module.visit(&mut Spread { plan: &self.flow.plan, state: &self.flow.state(), gradients });
+        module.visit(&mut Spread { plan: &self.flow.plan, state: &mut self.flow.state(), gradients });
     }
 
     /// Ends a step. After the first, gradients that were not final at their tap are put last, on every rank.
@@ -147,7 +156,7 @@ impl Reduction {
         }
         let late = self.late();
         let plan = Plan::new(self.parameters.clone(), &late, self.size);
-        self.flow = Arc::new(Flow::new(self.crew.clone(), plan, self.wire, false));
+        self.flow = Arc::new(Flow::new(self.crew.clone(), plan, self.wire, &self.device, false));
     }
 
     /// What summing took since this was last asked.
@@ -174,8 +183,9 @@ impl Reduction {
 }
 
 impl Flow {
-    fn new(crew: Crew, plan: Plan, wire: Wire, looking: bool) -> Self {
-        let state = State::new(&plan, wire);
+    fn new(crew: Crew, plan: Plan, wire: Wire, device: &Device, looking: bool) -> Self {
+        let state =
+            State::new(&plan, |number, length| Buffer::new(length, plan.flags(number), wire, &crew, device));
         Self { crew, plan, looking, state: Mutex::new(state) }
     }
 
@@ -192,6 +202,16 @@ impl Flow {
             }
             state.next += 1;
         }
+    }
+
+    /// Contributes nothing to the slots that have no gradient.
+    fn skip_rest(&self, state: &mut State) {
+        for (slot, _) in self.plan.slots.iter().zip(&state.packed).filter(|(_, packed)| !**packed) {
+            if let Some(buffer) = &mut state.buffers[slot.bucket] {
+                buffer.skip(slot);
+            }
+        }
+        state.missing.fill(0);
     }
 
     fn pack(&self, state: &mut State, slot: usize, gradient: DispatchTensor) {
@@ -233,14 +253,19 @@ impl Watcher for Flow {
 }
 
 impl State {
-    fn new(plan: &Plan, wire: Wire) -> Self {
+    fn new(plan: &Plan, buffer: impl Fn(usize, usize) -> Buffer) -> Self {
         let mut state = Self {
             leaves: vec![None; plan.slots.len()],
             seen: vec![None; plan.slots.len()],
             packed: Vec::new(),
             passes: Vec::new(),
             missing: Vec::new(),
-            buffers: plan.lengths.iter().map(|length| Some(Buffer::new(*length, wire))).collect(),
+            buffers: plan
+                .lengths
+                .iter()
+                .enumerate()
+                .map(|(number, length)| Some(buffer(number, *length)))
+                .collect(),
             next: 0,
             arrivals: Arrivals::new(),
         };
@@ -254,7 +279,6 @@ impl State {
         self.passes = vec![0; plan.stages()];
         self.missing = vec![0; plan.lengths.len()];
         plan.slots.iter().for_each(|slot| self.missing[slot.bucket] += 1);
-        self.buffers.iter_mut().flatten().for_each(Buffer::clear);
         self.next = 0;
     }
 }
@@ -296,7 +320,7 @@ impl ModuleVisitor for Rest<'_> {
 
 struct Spread<'a> {
     plan: &'a Plan,
-    state: &'a State,
+    state: &'a mut State,
     gradients: &'a mut GradientsParams,
 }
 
@@ -305,9 +329,101 @@ impl ModuleVisitor for Spread<'_> {
         let Some(slot) = self.plan.slot(parameter.id).map(|slot| &self.plan.slots[slot]) else { return };
         drop(self.gradients.remove::<D>(parameter.id));
         let weight = parameter.val();
-        let buffer = self.state.buffers[slot.bucket].as_ref().expect("all buckets have come home");
+        let buffer = self.state.buffers[slot.bucket].as_mut().expect("all buckets have come home");
         if let Some(sum) = buffer.read(slot, weight.dims(), &weight.device().inner()) {
             self.gradients.register(parameter.id, sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+    use harvest_models::{Classifier, ClassifierConfig, Company, Mode, Noise, Rows, Tuning};
+
+    use super::*;
+
+    fn config(text: &str) -> ClassifierConfig {
+        serde_json::from_str(text).expect("a configuration")
+    }
+
+    /// One step of two passes, which all ranks would make; how many parameters went out during the backward pass.
+    fn step(reduction: &mut Reduction, network: &Classifier, number: u64) -> usize {
+        reduction.begin(network);
+        let watcher = reduction.watcher();
+        let pass = |images: usize, first: u64| {
+            let size = [images, 3, 32, 32];
+            let images = Tensor::random(size, Distribution::Normal(0.0, 1.0), &Device::flex());
+            let noise = Noise { seed: number, rows: Rows::From(first) };
+            let company = Company { watcher: Some(&watcher), statistics: None };
+            network.forward(images, Mode::Train { noise, company }).logits.square().sum()
+        };
+        let gradients = (pass(3, 0) + pass(4, 3)).backward();
+        let mut gradients = GradientsParams::from_grads(gradients, network);
+        let early = reduction.flow.state().packed.iter().filter(|packed| **packed).count();
+        reduction.contribute(network, &gradients);
+        reduction.arrive();
+        let mut sums = GradientsParams::new();
+        reduction.spread(network, &mut sums);
+        network.visit(&mut Same { gradients: &mut gradients, sums: &mut sums });
+        reduction.end();
+        early
+    }
+
+    /// What went out, and came back from the one rank there is, must be the final gradient to the last bit.
+    struct Same<'a> {
+        gradients: &'a mut GradientsParams,
+        sums: &'a mut GradientsParams,
+    }
+
+    impl ModuleVisitor for Same<'_> {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            let [gradient, sum] = [&mut *self.gradients, &mut *self.sums]
+                .map(|from| from.remove::<D>(parameter.id).map(Tensor::into_data));
+            assert_eq!(sum, gradient);
+        }
+    }
+
+    #[test]
+    fn most_gradients_go_out_early_and_are_final() {
+        let vit = r#"{"vit": {"image_size": 32, "patch": 8, "dim": 24, "depth": 3, "heads": 3, "drop_path": 0.2,
+                      "classes": 3}}"#;
+        let convnext = r#"{"convnext": {"image_size": 32, "stages": [{"blocks": 2, "dim": 8}, {"blocks": 1, "dim": 12}],
+                           "layer_scale": 0.1, "drop_path": 0.2, "classes": 3}}"#;
+        let device = Device::flex().autodiff();
+        let plain = |config: ClassifierConfig| config.init(1, &device).expect("valid");
+        let preset = |name| plain(ClassifierConfig::preset(name, 3).expect("a preset"));
+        let scaled = vit.replace("\"drop_path\"", "\"registers\": 1, \"layer_scale\": 0.1, \"drop_path\"");
+        let scaled = plain(config(&scaled));
+        let lora = plain(config(vit)).tuned(Tuning::Lora { rank: 2, scale: 1.0 }, 7).expect("a transformer");
+        for (name, network) in [
+            ("vit", plain(config(vit))),
+            ("vit with layer scale", scaled),
+            ("vit with LoRA", lora),
+            ("resnet8", preset("resnet8")),
+            ("efficientnet_lite0", preset("efficientnet_lite0")),
+            ("convnext", plain(config(convnext))),
+        ] {
+            // Those of the embedding are ready when the backward pass ends; some others are reshaped or scaled before use.
+            let deepest = network.parameters().iter().map(|p| p.depth).max();
+            let changed = ["gamma", "low_rank.b", "downsample.1.weight"];
+            let changed =
+                |p: &ParameterInfo| name != "resnet8" && changed.iter().any(|end| p.name.ends_with(end));
+            let late = |p: &ParameterInfo| Some(p.depth) == deepest || changed(p);
+            let rest = network.parameters().into_iter().filter(late).count();
+            let all = network.parameters().len();
+            let options = DistributionConfig { bucket_mib: 0.05, ..DistributionConfig::default() };
+            let mut reduction =
+                Reduction::new(&Crew::alone(7), &options, network.parameters(), &Device::flex());
+            assert_eq!(step(&mut reduction, &network, 0), 0, "the first step looks on");
+            for number in 1..3 {
+                let early = step(&mut reduction, &network, number);
+                println!("{name}: {early} of {all} parameters go out during the backward pass");
+                assert_eq!(early, all - rest, "{name}");
+            }
+            let times = reduction.take_times();
+            assert_eq!(times.steps, 3);
+            assert_eq!(reduction.take_times(), ReduceTimes::default());
         }
     }
 }

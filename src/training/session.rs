@@ -38,6 +38,8 @@ pub struct Session<'a> {
     crew: Crew,
     /// How gradients are summed over several ranks, since the first step with the present scope.
     reduction: Option<Reduction>,
+    /// Whether they are.
+    sums: bool,
     /// The ranks whose images are normalised together, if they are.
     statistics: Option<Arc<dyn Exchange>>,
     /// Steps done.
@@ -78,6 +80,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             statistics: joint.then(|| Arc::new(JointStatistics(crew.clone())) as Arc<dyn Exchange>),
             reduction: None,
+            sums: crew.world_size() > 1,
             crew,
             ema: average(&setup, algorithm.as_ref(), &network),
             optimizer: Optimizer::new(optimizer, &network),
@@ -125,12 +128,18 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Sums gradients even where there is a single rank, to see what that costs.
+    pub fn sum_always(&mut self) {
+        self.sums = true;
+    }
+
     /// Plans which gradients travel together, before the first step with a scope.
     fn plan(&mut self) {
-        if self.crew.world_size() > 1 && self.reduction.is_none() {
+        if self.sums && self.reduction.is_none() {
             let mut parameters = self.network.parameters();
             parameters.extend(self.auxiliary.iter().flat_map(|auxiliary| auxiliary.head().parameters()));
-            self.reduction = Some(Reduction::new(&self.crew, &self.setup.distribution, parameters));
+            let device = self.setup.problem.device.clone().inner();
+            self.reduction = Some(Reduction::new(&self.crew, &self.setup.distribution, parameters, &device));
         }
     }
 

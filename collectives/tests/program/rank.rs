@@ -1,6 +1,6 @@
 //! A rank for the tests: joins as its environment says, and does what its first argument says.
 //!
-//! `TEST_LIMIT`: seconds. `TEST_TRANSPORT`: `mpi`, or none. `TEST_CONFIG`, `TEST_DATA`: of the passport. `TEST_STUCK`: the
+//! `TEST_LIMIT`: seconds. `TEST_TRANSPORT`: `mpi`, `nccl`, or none. `TEST_CONFIG`, `TEST_DATA`: of the passport. `TEST_STUCK`: the
 //! rank that stops in the middle.
 
 use std::env;
@@ -35,10 +35,15 @@ fn run() -> Result<(), Failure> {
         data: text("TEST_DATA"),
         ..Passport::default()
     };
+    let transport = match text("TEST_TRANSPORT").as_str() {
+        "mpi" => Transport::Mpi,
+        "nccl" => Transport::Nccl,
+        _ => Transport::None,
+    };
     let options = JoinOptions {
-        transport: if text("TEST_TRANSPORT") == "mpi" { Transport::Mpi } else { Transport::None },
+        transport,
         limit: Duration::from_secs_f64(text("TEST_LIMIT").parse().unwrap_or(10.0)),
-        device_index: None,
+        device_index: (transport == Transport::Nccl).then_some(0),
     };
     let team = join(&identity, passport, &options)?;
     let is_stuck = text("TEST_STUCK") == identity.rank.to_string();

@@ -54,7 +54,7 @@ impl Timeline {
 
     /// Share of the sums' time that the backward pass hid; 1 where there are none.
     pub fn hidden(&self) -> f64 {
-        if self.reducing > 0.0 { 1.0 - self.exposed / self.reducing } else { 1.0 }
+        if self.reducing > 0.0 { (1.0 - self.exposed / self.reducing).max(0.0) } else { 1.0 }
     }
 }
 

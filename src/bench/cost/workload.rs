@@ -6,6 +6,8 @@ use serde::Serialize;
 use super::{Stage, StepProfile};
 
 const BYTES: f64 = 4.0;
+/// Bytes that the last buckets may have.
+const LAST: f64 = (4 << 20) as f64;
 
 /// One step of FreeMatch with a vision transformer, as the trainer does it.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +18,8 @@ pub struct Workload {
     pub uratio: f64,
     /// Share of strong views that go through the network.
     pub strong_computed: f64,
-    /// Bytes of the first bucket, and of all others.
+    /// Bytes of the first bucket and of all others at most. Towards the end no bucket takes more than half of what is left,
+    /// down to 4 MiB, as in training.
     pub buckets: (f64, f64),
     /// Bytes of a number on its way.
     pub wire_bytes: f64,
@@ -72,7 +75,8 @@ impl Workload {
         let (forward, both) = self.passes(batch);
         let seconds = |flops: f64| flops / device.flops;
         let layers = self.layers();
-        let mut plan = Buckets { first: self.buckets.0, others: self.buckets.1, waiting: 0.0, begun: false };
+        let (first, others) = self.buckets;
+        let mut plan = Buckets { first, others, left: self.parameters() * BYTES, waiting: 0.0, begun: false };
         let last = layers.len() - 1;
         let backward = layers.iter().rev().enumerate().map(|(i, layer)| Stage {
             seconds: seconds(2.0 * both * layer.flops),
@@ -124,6 +128,9 @@ impl Workload {
 struct Buckets {
     first: f64,
     others: f64,
+    /// Bytes that are in no complete bucket.
+    left: f64,
+    /// Those of them whose gradients have come.
     waiting: f64,
     begun: bool,
 }
@@ -134,16 +141,17 @@ impl Buckets {
         self.waiting += bytes;
         let mut complete = Vec::new();
         loop {
-            let full = if self.begun { self.others } else { self.first };
-            if self.waiting < full {
-                break;
-            }
+            let room = if self.begun { self.others.min(LAST.max(self.left / 2.0)) } else { self.first };
+            let size = match is_last {
+                true if self.waiting <= 0.0 => break,
+                true => room.min(self.waiting),
+                false if self.waiting < room => break,
+                false => room,
+            };
             self.begun = true;
-            self.waiting -= full;
-            complete.push(full * scale);
-        }
-        if is_last && self.waiting > 0.0 {
-            complete.push(self.waiting * scale);
+            self.waiting -= size;
+            self.left -= size;
+            complete.push(size * scale);
         }
         complete
     }
