@@ -41,6 +41,8 @@ work=$(mktemp -d)
 : >"$lines"
 status=0
 read -ra extra <<<"$EXTRA"
+# Before anything runs, and before what nproc, too, obeys.
+machine=$(what_machine)
 # Open MPI refuses root and more ranks than it counts cores, unless told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 # Left to itself Open MPI sums over a tree where there are fewer than four ranks, which sends everything twice.
@@ -190,7 +192,7 @@ row() {
 {
     echo "# Scaling on one machine, $(date +%F)"
     echo
-    echo "$(what_machine); $("$harvest" --version); $(mpirun --version | head -n 1)$(
+    echo "$machine; $("$harvest" --version); $(mpirun --version | head -n 1)$(
         [[ $peer == yes ]] && "$PYTHON" -c 'import torch; print(f"; PyTorch {torch.__version__}, gloo")'
     )."
     echo "Made by \`benches/scaling.sh\`: $MODEL, $BATCH labelled images a rank and as many unlabelled ones, one thread a rank, $STEPS steps"

@@ -211,7 +211,7 @@ impl Launched {
         ScalingChart {
             title: format!("Measured {kind} scaling, {}", first.model),
             note: format!(
-                "{}, {} threads a rank, {}; an epoch of {} images",
+                "{}, threads of a rank: {}, {}; an epoch of {} images",
                 first.device, first.threads, first.launcher, self.images
             ),
             time_label: "seconds an epoch".to_owned(),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use harvest_collectives::{Communicator, Identity, JoinOptions, Passport, Solo, Team, host_name, join};
 use serde::{Deserialize, Serialize};
 
@@ -105,26 +106,37 @@ pub struct ScalingReport {
 pub struct Ranks {
     team: Option<Team>,
     launcher: String,
+    device: Device,
 }
 
 impl Ranks {
-    /// Meets the other ranks, if there are others; `what` must be the same on all.
+    /// Meets the other ranks, if there are others; `what` must be the same on all. Each takes a GPU of its own, where
+    /// `device` leaves the choice.
     ///
     /// # Errors
-    /// If the environment makes no sense, or ranks do not meet.
+    /// If there is no such device, the environment makes no sense, or ranks do not meet.
     pub fn meet(what: &str, device: &str) -> Result<Self, BenchError> {
         let Some(identity) = Identity::from_environment()? else {
-            return Ok(Self { team: None, launcher: "none".to_owned() });
+            return Ok(Self { team: None, launcher: "none".to_owned(), device: device::by_name(device)? });
         };
+        let device = device::of_local_rank(device, identity.local_rank)?;
+        let index = (!device::is_cpu(&device)).then(|| device::index(&device));
         let passport = Passport {
             host: host_name(),
-            device: device.to_owned(),
+            device: index.map_or_else(|| "cpu".to_owned(), |index| format!("cuda:{index}")),
+            driver: device::driver(&device),
             version: program(),
             config: what.to_owned(),
-            ..Passport::default()
+            data: String::new(),
         };
-        let team = join(&identity, passport, &JoinOptions::default()).map_err(Box::new)?;
-        Ok(Self { team: Some(team), launcher: identity.launcher.to_string() })
+        let options = JoinOptions { device_index: index, ..JoinOptions::default() };
+        let team = join(&identity, passport, &options).map_err(Box::new)?;
+        Ok(Self { team: Some(team), launcher: identity.launcher.to_string(), device })
+    }
+
+    /// Where this rank computes.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// How they talk.
@@ -156,12 +168,12 @@ impl Ranks {
 /// If there is no such device or preset, a rank would have no image, or the device fails.
 pub fn scaling(
     options: &ScalingOptions,
+    device: &Device,
     communicator: Arc<dyn Communicator>,
     launcher: &str,
 ) -> Result<ScalingReport, BenchError> {
     let step = &options.step;
     let threads = limit_threads(step.threads)?;
-    let device = device::by_name(&step.device)?;
     let model = harvest_models::ClassifierConfig::preset(&step.model, step.classes as usize)?;
     let ranks = communicator.world_size();
     let batch = match options.scaling {
@@ -194,7 +206,7 @@ pub fn scaling(
         training: &training,
         distribution,
         normalisation: &normalisation,
-        problem: Problem::bare(step.classes as usize, unlabelled, 1000, &device),
+        problem: Problem::bare(step.classes as usize, unlabelled, 1000, device),
         objective: Objective::default(),
         alignment: AlignmentTarget::Off,
     };
@@ -226,7 +238,7 @@ pub fn scaling(
                 _ => {}
             }
         }
-        sync(&device)?;
+        sync(device)?;
         if number >= WARM_UP as usize {
             seconds.push(start.elapsed().as_secs_f64() as f32);
             let kept = (mask_ratio * own as f64).round() as usize;
@@ -250,7 +262,7 @@ pub fn scaling(
     let bf16 = match step.precision {
         Precision::F32 => false,
         Precision::Bf16 => true,
-        Precision::Auto => !device::is_cpu(&device),
+        Precision::Auto => !device::is_cpu(device),
     };
     Ok(ScalingReport {
         program: program(),
@@ -262,7 +274,7 @@ pub fn scaling(
         batch,
         local_batch: crew.rows_of(0).len() as u32,
         uratio: step.uratio,
-        device: device::describe(&device).to_owned(),
+        device: device::describe(device).to_owned(),
         amp: if bf16 { "bf16" } else { "none" }.to_owned(),
         classes: step.classes,
         threads,
@@ -329,7 +341,7 @@ mod tests {
         std::thread::scope(|scope| {
             let ranks: Vec<_> = Threads::ring(ranks)
                 .into_iter()
-                .map(|rank| scope.spawn(move || scaling(options, Arc::new(rank), "threads")))
+                .map(|rank| scope.spawn(move || scaling(options, &Device::flex(), Arc::new(rank), "threads")))
                 .collect();
             ranks
                 .into_iter()
@@ -357,7 +369,8 @@ mod tests {
 
     #[test]
     fn alone_nothing_is_exchanged() {
-        let report = scaling(&options(Scaling::Weak), Arc::new(Solo), "none").expect("a preset on the CPU");
+        let report = scaling(&options(Scaling::Weak), &Device::flex(), Arc::new(Solo), "none")
+            .expect("a preset on the CPU");
         assert_eq!((report.ranks, report.hidden, report.communication_seconds), (1, 1.0, 0.0));
         assert!(report.jitter >= 0.0 && report.loss.is_finite());
         let line = serde_json::to_string(&report).expect("plain data");

@@ -86,7 +86,7 @@ impl ScalingVerb {
             return Ok(());
         }
         let ranks = Ranks::meet(&format!("{:?}", self.scaling), &self.scaling.step.device)?;
-        let report = scaling(&self.scaling, ranks.communicator(), ranks.launcher())?;
+        let report = scaling(&self.scaling, ranks.device(), ranks.communicator(), ranks.launcher())?;
         if ranks.is_first() {
             println!("{}", serde_json::to_string(&report)?);
         }
@@ -99,7 +99,7 @@ fn sums(options: &AllReduceOptions) -> anyhow::Result<()> {
     let (found, is_first) = match options.threads {
         Some(threads) => (allreduce_threads(options, threads as usize)?, true),
         None => {
-            let ranks = Ranks::meet(&format!("{options:?}"), "")?;
+            let ranks = Ranks::meet(&format!("{options:?}"), "cpu")?;
             let found = allreduce(options, &*ranks.communicator(), ranks.launcher())?;
             let is_first = ranks.is_first();
             ranks.leave();
