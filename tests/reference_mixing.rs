@@ -11,7 +11,8 @@ use harvest::algorithms::{
     Algorithm, Alone, Mix, MixMatch, MixMatchConfig, Network, Objective, Place, Places, Problem, Ranks,
     ReMixMatch, ReMixMatchConfig, SslBatch, StepLoss, Targets, Turned,
 };
-use linked::{Linked, share};
+use harvest::training::Crew;
+use linked::{ring, share};
 use support::{Vectors, assert_close, json};
 
 /// Tolerances of the reference for losses, and for gradients of weights: absolute, relative.
@@ -259,7 +260,7 @@ fn ranks_algorithm_blends_are_those_of_the_joined_batch() {
                 return; // `Crew` would weigh ranks by their rows; the ranks here are equal
             }
             let seen: Vec<Vec<Seen>> = std::thread::scope(|scope| {
-                let ranks: Vec<_> = Linked::ring(world)
+                let ranks: Vec<_> = ring(world)
                     .into_iter()
                     .map(|rank| scope.spawn(move || on_rank(case, name, &rank)))
                     .collect();
@@ -291,7 +292,7 @@ fn ranks_algorithm_blends_are_those_of_the_joined_batch() {
 }
 
 /// All iterations on one rank.
-fn on_rank(case: &Case<'_>, name: &str, rank: &Linked) -> Vec<Seen> {
+fn on_rank(case: &Case<'_>, name: &str, rank: &Crew) -> Vec<Seen> {
     let slice = |images: Tensor<4>| {
         let part = share(images.dims()[0], rank);
         images.narrow(0, part.start, part.len())

@@ -10,7 +10,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use harvest::algorithms::Alone;
 use harvest::clustering::{Embedding, Neighbours, Search, nt_xent, scan_loss, self_label_loss};
 use harvest::metrics::ClusterScores;
-use linked::Linked;
+use harvest::training::Crew;
+use linked::ring;
 use serde_json::Value;
 use support::{Vectors, assert_close, json};
 
@@ -130,7 +131,7 @@ fn nt_xent_over_ranks_is_that_of_the_joined_batch() {
     for (case, facts) in cases("nt_xent") {
         let temperature = facts["temperature"].as_f64().expect("temperature") as f32;
         for world in [2, 4] {
-            let ranks: Vec<_> = Linked::ring(world)
+            let ranks: Vec<_> = ring(world)
                 .into_iter()
                 .map(|rank| {
                     let case = case.clone();
@@ -156,7 +157,7 @@ fn nt_xent_over_ranks_is_that_of_the_joined_batch() {
     }
 }
 
-fn rank_of(case: &str, rank: &Linked, temperature: f32) -> (f32, [Vec<f32>; 2]) {
+fn rank_of(case: &str, rank: &Crew, temperature: f32) -> (f32, [Vec<f32>; 2]) {
     let vectors = vectors();
     let device = Device::flex().autodiff();
     let views = ["view1", "view2"].map(|view| {

@@ -10,7 +10,7 @@ use harvest::config::{OptimizerName, SimClrConfig};
 use harvest::report::{MetricsTable, Progress};
 use harvest_models::{Classifier, NamedTensors};
 
-use crate::linked::Linked;
+use crate::linked::ring;
 use crate::world::{Clothes, agreement, resnet, vit};
 
 /// A run of a few steps.
@@ -110,10 +110,10 @@ fn two_ranks_learn_what_one_learns() {
     let config = SimClrConfig { optimizer: OptimizerName::Sgd, lr: 0.05, ..short(5) };
     let alone = pretrain(&config, &vit(), &clothes, &own("alone"), false, &Alone).expect("it runs");
     let config = SimClrConfig { batch: 8, ..config };
-    let ranks = Linked::ring(2);
+    let ranks = ring(2);
     let found: Vec<_> = std::thread::scope(|scope| {
         let runs = ranks.into_iter().map(|rank| {
-            let (config, clothes, folder) = (&config, &clothes, own(&format!("rank{}", rank.rank)));
+            let (config, clothes, folder) = (&config, &clothes, own(&format!("rank{}", rank.rank())));
             scope.spawn(move || {
                 let found = pretrain(config, &vit(), clothes, &folder, false, &rank).expect("it runs");
                 (found.to_tensors(), folder.join(BACKBONE).exists())

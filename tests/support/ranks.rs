@@ -3,8 +3,9 @@
 //! Ranks are threads that show each other rows through channels. Each gets its slice of the recorded batch; masks must
 //! be the slices of the recorded mask, states the recorded ones on every rank, and losses and gradients their means.
 
-use super::linked::{Linked, share};
+use super::linked::{ring, share};
 use super::*;
+use harvest::training::Crew;
 
 /// What one rank says after one iteration.
 struct Seen {
@@ -36,7 +37,7 @@ impl Case<'_> {
     }
 
     /// All iterations on one rank.
-    fn run(&self, ranks: &Linked, skip_masked: bool) -> Vec<Seen> {
+    fn run(&self, ranks: &Crew, skip_masked: bool) -> Vec<Seen> {
         let (classes, steps) = (self.number("num_classes"), self.number("num_train_iter") as u64);
         let world = ranks.world_size();
         let device = Device::flex().autodiff();
@@ -141,7 +142,7 @@ fn agree(world: usize, skip_masked: bool) {
             let case = Case { name: *name, vectors: &vectors, case, facts };
             let seen: Vec<Vec<Seen>> = std::thread::scope(|scope| {
                 let case = &case;
-                let ranks: Vec<_> = Linked::ring(world)
+                let ranks: Vec<_> = ring(world)
                     .into_iter()
                     .map(|rank| scope.spawn(move || case.run(&rank, skip_masked)))
                     .collect();
