@@ -17,6 +17,7 @@ mod rounds;
 mod scale;
 mod self_training;
 mod team;
+mod write_up;
 
 use std::path::PathBuf;
 

@@ -12,6 +12,7 @@ mod crew;
 mod ema;
 mod evaluation;
 mod loader;
+mod logs;
 mod network;
 mod optimizer;
 mod plan;
