@@ -1,7 +1,8 @@
 # What is wrong ends every rank with a clear message, in time. Part of scripts/slurm-check.
 
 # One rank's training, for the cases below.
-bad_train=("$harvest" train --quiet --config "$recipe" --device cpu --set run.folder="$work/bad-runs" --set run.limit_seconds=5)
+bad_train=("$harvest" train --quiet --config "$recipe" --device cpu --set run.folder="$work/bad-runs")
+export HARVEST_RUN__LIMIT_SECONDS=5
 
 # refused NAME WORDS STATUS...: none ended well or by its time limit, and each told.
 refused() {
@@ -34,6 +35,8 @@ by_hand() {
         env MASTER_ADDR=127.0.0.1 MASTER_PORT="$(master_port "$name")" $variables timeout 40 "${bad_train[@]}" --data "$work/photos" \
             >"$work/$name/rank$number.txt" 2>&1 &
         pids+=($!)
+        # The first one is there first.
+        sleep 0.5
         number=$((number + 1))
     done
     for pid in "${pids[@]}"; do
@@ -75,6 +78,6 @@ check bad-twice 45 by_hand bad-twice 'rank 1 has come twice' \
     'RANK=0 WORLD_SIZE=3' 'RANK=1 WORLD_SIZE=3' 'RANK=1 WORLD_SIZE=3'
 check bad-head 45 by_hand bad-head 'tried for [0-9]+ s to reach rank 0 at 192.0.2.1|did not come to rank 0' \
     'RANK=0 WORLD_SIZE=2' 'RANK=1 WORLD_SIZE=2 MASTER_ADDR=192.0.2.1'
-# The first rank of the one holds the port; its second does not come.
+# The first rank of the one holds the port, for longer than the others try; its second does not come.
 check bad-port 45 by_hand bad-port 'cannot listen on port|belongs to another job|did not come to rank 0' \
-    'RANK=0 WORLD_SIZE=2 HARVEST_JOB=moths' 'RANK=0 WORLD_SIZE=2 HARVEST_JOB=bees' 'RANK=1 WORLD_SIZE=2 HARVEST_JOB=bees'
+    'RANK=0 WORLD_SIZE=2 HARVEST_JOB=moths HARVEST_RUN__LIMIT_SECONDS=15' 'RANK=0 WORLD_SIZE=2 HARVEST_JOB=bees' 'RANK=1 WORLD_SIZE=2 HARVEST_JOB=bees'
