@@ -7,7 +7,8 @@
 //!     → metrics, device, random, bounds, errors, files
 //! ```
 //!
-//! Beside them stand the crates `harvest-models` (networks) and `harvest-kernels` (fused operations).
+//! Beside them stand the crates `harvest-models` (networks), `harvest-kernels` (fused operations) and `harvest-collectives`
+//! (several ranks of one job).
 
 pub mod algorithms;
 pub mod augment;

@@ -81,8 +81,6 @@ pub struct Context {
     pub progress: Shown,
     /// Set by signals that ask for an end.
     pub stop: Arc<AtomicBool>,
-    /// Set by the signal that asks for an end and another start.
-    pub come_back: Arc<AtomicBool>,
     /// The ranks that do this together.
     pub team: Team,
     /// Which of those on this machine this is.
@@ -152,8 +150,7 @@ impl ConfigArguments {
             classes,
             progress: Shown::new(self.quiet),
             stop: asked.stop,
-            team: Team::alone().told_by(asked.come_back.clone()),
-            come_back: asked.come_back,
+            team: Team::alone().told_by(asked.come_back),
             local_rank: 0,
         })
     }
@@ -203,7 +200,7 @@ impl Context {
         }
         let neighbours = (0..identity.world_size).filter(|rank| table.host(*rank) == host).count();
         share_threads(neighbours);
-        self.team = Team::joined(joined).told_by(self.come_back.clone());
+        self.team = self.team.joined(joined);
         Ok(self)
     }
 
@@ -267,7 +264,6 @@ impl Context {
             classes: self.classes.clone(),
             progress: Shown::new(self.progress.is_quiet()),
             stop: self.stop.clone(),
-            come_back: self.come_back.clone(),
             team: self.team.clone(),
             local_rank: self.local_rank,
         };

@@ -1,7 +1,6 @@
 //! `harvest demo`: the whole loop on drawn leaves.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -73,7 +72,6 @@ impl Demo {
                 classes: None,
                 progress: Shown::new(false),
                 stop: stop.clone(),
-                come_back: Arc::default(),
                 team: Team::alone(),
                 local_rank: 0,
             })

@@ -70,7 +70,7 @@ impl Train {
         let context = context.joined()?;
         let trained = self.train(&context);
         let ended = context.team.end(trained);
-        match context.come_back.load(Ordering::Relaxed) {
+        match context.team.come_back().load(Ordering::Relaxed) {
             true => ended.context(ComeBack),
             false => ended,
         }

@@ -34,10 +34,9 @@ impl Team {
         Self { communicator, joined: None, come_back: Arc::default() }
     }
 
-    /// Processes that have met.
-    pub fn joined(joined: Joined) -> Self {
-        let communicator = joined.communicator();
-        Self { joined: Some(Arc::new(joined)), ..Self::of(communicator) }
+    /// With the other processes that this one has met.
+    pub fn joined(self, joined: Joined) -> Self {
+        Self { communicator: joined.communicator(), joined: Some(Arc::new(joined)), ..self }
     }
 
     /// With the flag that is set where an end is to be followed by another start: the time is up, or others go first.
