@@ -3,7 +3,7 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
+//! cli → web → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
 //!     → metrics, device, random, bounds, errors, files
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod algorithms;
 pub mod augment;
 pub mod bench;
 pub mod bounds;
+pub mod catalogue;
 pub mod cli;
 pub mod clustering;
 pub mod config;
@@ -31,5 +32,7 @@ pub mod project;
 pub mod random;
 pub mod report;
 pub mod sweep;
+pub mod thumbs;
 pub mod training;
+pub mod web;
 pub mod weights;

@@ -1,0 +1,1 @@
+//! A project's images as a page shows them: in memory, with labels, clusters and predictions, filtered and in any order.

@@ -1,0 +1,1 @@
+//! Thumbnails: made in parallel, packed in few files, found by the content of their image.

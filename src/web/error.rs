@@ -1,0 +1,62 @@
+//! What went wrong, for a person at a page and for a script.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::experiment::{ExperimentError, chain};
+use crate::files::WriteError;
+use crate::project::{LabelError, ProjectError};
+
+/// A request that is not answered as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WebError {
+    /// No open project has this key.
+    #[error("this project is not open; open it from the list of projects")]
+    NoProject,
+    /// There is nothing of that name.
+    #[error("there is no {what}")]
+    Missing {
+        /// What was asked for.
+        what: String,
+    },
+    /// The request makes no sense, in words.
+    #[error("{0}")]
+    Bad(String),
+    /// Not allowed.
+    #[error("{0}")]
+    Refused(String),
+    /// The project.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The label history.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// A run, clustering or list of images.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// A file.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl WebError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoProject | Self::Missing { .. } => StatusCode::NOT_FOUND,
+            Self::Bad(_) | Self::Project(_) => StatusCode::BAD_REQUEST,
+            Self::Refused(_) => StatusCode::FORBIDDEN,
+            Self::Label(LabelError::Lock(_)) => StatusCode::CONFLICT,
+            Self::Label(_) | Self::Experiment(_) | Self::Write(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for WebError {
+    /// `{"error": "…"}`; pages show it in place, and [`super::layout`] makes a page of it where one was asked for.
+    fn into_response(self) -> Response {
+        let words = chain(&self);
+        (self.status(), Json(serde_json::json!({ "error": words }))).into_response()
+    }
+}
