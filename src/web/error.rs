@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::catalogue::CatalogueError;
 use crate::experiment::{ExperimentError, chain};
 use crate::files::WriteError;
 use crate::project::{LabelError, ProjectError};
@@ -36,6 +37,15 @@ pub enum WebError {
     /// A run, clustering or list of images.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// The images as a page shows them.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A view that was asked for too long ago.
+    #[error("this list is no longer kept; load it again")]
+    ViewGone,
+    /// A mistake of ours.
+    #[error("something went wrong inside the server; what, is said where `harvest serve` runs")]
+    Inside,
     /// A file.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -47,8 +57,12 @@ impl WebError {
             Self::NoProject | Self::Missing { .. } => StatusCode::NOT_FOUND,
             Self::Bad(_) | Self::Project(_) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
+            Self::ViewGone => StatusCode::GONE,
+            Self::Catalogue(error) if error.is_about_the_request() => StatusCode::BAD_REQUEST,
             Self::Label(LabelError::Lock(_)) => StatusCode::CONFLICT,
-            Self::Label(_) | Self::Experiment(_) | Self::Write(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Label(_) | Self::Experiment(_) | Self::Catalogue(_) | Self::Inside | Self::Write(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 }
