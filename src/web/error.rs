@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::catalogue::CatalogueError;
 use crate::experiment::{ExperimentError, chain};
 use crate::files::WriteError;
 use crate::project::{LabelError, ProjectError};
@@ -33,6 +34,20 @@ pub enum WebError {
     /// The label history.
     #[error(transparent)]
     Label(#[from] LabelError),
+    /// The label history, of which several requests were told the same.
+    #[error(transparent)]
+    Store(#[from] std::sync::Arc<LabelError>),
+    /// What is known of the images.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The view that was asked for is kept no longer.
+    #[error("this list of images is out of date; it is made anew when the page is loaded again")]
+    ViewGone,
+    /// Nobody writes labels down any more, for a fault of this program.
+    #[error(
+        "nothing was saved: this server can write no labels any more; start it again. Everything saved before is safe"
+    )]
+    NoScribe,
     /// A run, clustering or list of images.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
@@ -47,9 +62,22 @@ impl WebError {
             Self::NoProject | Self::Missing { .. } => StatusCode::NOT_FOUND,
             Self::Bad(_) | Self::Project(_) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
-            Self::Label(LabelError::Lock(_)) => StatusCode::CONFLICT,
-            Self::Label(_) | Self::Experiment(_) | Self::Write(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ViewGone => StatusCode::GONE,
+            Self::Label(error) => of_history(error),
+            Self::Store(error) => of_history(error),
+            Self::Catalogue(_) => StatusCode::BAD_REQUEST,
+            Self::NoScribe | Self::Experiment(_) | Self::Write(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+fn of_history(error: &LabelError) -> StatusCode {
+    match error {
+        LabelError::Lock(_) | LabelError::LostClass { .. } => StatusCode::CONFLICT,
+        LabelError::UnknownClass { .. } | LabelError::RetiredClass { .. } => StatusCode::BAD_REQUEST,
+        LabelError::Busy { .. } | LabelError::Gone { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        LabelError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
