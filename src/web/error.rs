@@ -37,12 +37,6 @@ pub enum WebError {
     /// The label history, of which several requests were told the same.
     #[error(transparent)]
     Store(#[from] std::sync::Arc<LabelError>),
-    /// What is known of the images.
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
-    /// The view that was asked for is kept no longer.
-    #[error("this list of images is out of date; it is made anew when the page is loaded again")]
-    ViewGone,
     /// Nobody writes labels down any more, for a fault of this program.
     #[error(
         "nothing was saved: this server can write no labels any more; start it again. Everything saved before is safe"
@@ -51,6 +45,15 @@ pub enum WebError {
     /// A run, clustering or list of images.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// The images as a page shows them.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A view that was asked for too long ago.
+    #[error("this list is no longer kept; load it again")]
+    ViewGone,
+    /// A mistake of ours.
+    #[error("something went wrong inside the server; what, is said where `harvest serve` runs")]
+    Inside,
     /// A file.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -65,8 +68,10 @@ impl WebError {
             Self::ViewGone => StatusCode::GONE,
             Self::Label(error) => of_history(error),
             Self::Store(error) => of_history(error),
-            Self::Catalogue(_) => StatusCode::BAD_REQUEST,
-            Self::NoScribe | Self::Experiment(_) | Self::Write(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Catalogue(error) if error.is_about_the_request() => StatusCode::BAD_REQUEST,
+            Self::Catalogue(_) | Self::Inside | Self::NoScribe | Self::Experiment(_) | Self::Write(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 }
