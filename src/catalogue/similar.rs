@@ -101,8 +101,8 @@ impl Table {
 
     fn row(&self, row: u32) -> std::io::Result<Vec<f32>> {
         let mut bytes = vec![0; self.dim * 4];
-        let place = self.start + u64::from(row) * bytes.len() as u64;
-        self.file.read_exact_at(&mut bytes, place)?;
+        let at = self.start + u64::from(row) * bytes.len() as u64;
+        self.file.read_exact_at(&mut bytes, at)?;
         Ok(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect())
     }
 }

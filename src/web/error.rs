@@ -34,6 +34,14 @@ pub enum WebError {
     /// The label history.
     #[error(transparent)]
     Label(#[from] LabelError),
+    /// The label history, of which several requests were told the same.
+    #[error(transparent)]
+    Store(#[from] std::sync::Arc<LabelError>),
+    /// Nobody writes labels down any more, for a fault of this program.
+    #[error(
+        "nothing was saved: this server can write no labels any more; start it again. Everything saved before is safe"
+    )]
+    NoScribe,
     /// A run, clustering or list of images.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
@@ -58,12 +66,23 @@ impl WebError {
             Self::Bad(_) | Self::Project(_) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::ViewGone => StatusCode::GONE,
+            Self::Label(error) => of_history(error),
+            Self::Store(error) => of_history(error),
             Self::Catalogue(error) if error.is_about_the_request() => StatusCode::BAD_REQUEST,
-            Self::Label(LabelError::Lock(_)) => StatusCode::CONFLICT,
-            Self::Label(_) | Self::Experiment(_) | Self::Catalogue(_) | Self::Inside | Self::Write(_) => {
+            Self::Catalogue(_) | Self::Inside | Self::NoScribe | Self::Experiment(_) | Self::Write(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
+    }
+}
+
+fn of_history(error: &LabelError) -> StatusCode {
+    match error {
+        LabelError::Lock(_) | LabelError::LostClass { .. } => StatusCode::CONFLICT,
+        LabelError::UnknownClass { .. } | LabelError::RetiredClass { .. } => StatusCode::BAD_REQUEST,
+        LabelError::Busy { .. } | LabelError::Gone { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        LabelError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -19,6 +19,7 @@ mod home;
 mod label;
 mod layout;
 mod results;
+mod scribe;
 mod security;
 mod state;
 mod take;
