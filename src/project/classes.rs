@@ -84,6 +84,17 @@ impl Classes {
         crate::data::Classes::new(names, kind)
     }
 
+    /// Classes by number, as they were written down.
+    pub(super) fn of(kind: ClassKind, names: BTreeMap<u16, String>) -> Result<Self, ClassesError> {
+        let list = names.into_iter().map(|(id, name)| Class { id, name }).collect();
+        let classes = Self { kind, list };
+        classes
+            .check_names()
+            .and_then(|()| classes.check_count())
+            .map_err(|reason| ClassesError { reason })?;
+        Ok(classes)
+    }
+
     fn numbered(kind: ClassKind, names: impl IntoIterator<Item = String>) -> Result<Self, ClassesError> {
         let mut list = Vec::new();
         for (index, name) in names.into_iter().enumerate() {

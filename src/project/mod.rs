@@ -10,6 +10,7 @@
 
 mod classes;
 mod cluster_table;
+mod frozen;
 mod label_csv;
 mod labels;
 mod lock;
@@ -25,6 +26,7 @@ use crate::files::{WriteError, atomic_write};
 
 pub use classes::{Class, ClassKind, Classes, ClassesError};
 pub use cluster_table::{ClusterRow, ClusterTableError, read_clusters, write_clusters};
+pub use frozen::{FrozenError, FrozenLabels};
 pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels};
 pub use labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore, Undone};
 pub use lock::{Lock, LockError};

@@ -23,6 +23,8 @@ pub struct Desk {
     project: RwLock<Arc<Project>>,
     /// What happens, for all who have a page open.
     pub events: broadcast::Sender<Event>,
+    /// Its jobs that go on.
+    pub watching: super::work::Watching,
 }
 
 /// What everybody with a page open is told.
@@ -62,7 +64,7 @@ impl Desk {
     /// Takes the project's lock and reads its history.
     pub(super) fn open(key: String, project: Project) -> Result<Self, WebError> {
         let (events, _) = broadcast::channel(BACKLOG);
-        Ok(Self { key, project: RwLock::new(Arc::new(project)), events })
+        Ok(Self { key, project: RwLock::new(Arc::new(project)), events, watching: Default::default() })
     }
 
     /// The project as it is now.
