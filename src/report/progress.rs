@@ -63,12 +63,12 @@ impl Progress {
     }
 
     /// With the file of whoever watches.
-    fn told(self, total: u64) -> Self {
-        let watched = watched();
-        if let Some(watched) = watched {
+    fn told(mut self, total: u64) -> Self {
+        self.watched = watched();
+        if let Some(watched) = self.watched {
             watched.begin(&self.label, total);
         }
-        Self { watched, ..self }
+        self
     }
 
     /// Lines into `sink`, at most one every `interval` of `clock`.

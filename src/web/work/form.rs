@@ -88,7 +88,7 @@ fn cluster(site: &Site) -> Markup {
                 } @else {
                     div.field {
                         label for="slurm.partition" { "Partition" }
-                        select #"slurm.partition" name="slurm.partition" {
+                        select id="slurm.partition" name="slurm.partition" {
                             @for (name, partition) in &site.partitions {
                                 option value=(name) selected[site.default_partition.as_ref() == Some(name)] {
                                     (name)
@@ -168,7 +168,7 @@ pub fn script() -> Markup {
                 "What is shown is what is started. “JOB” becomes the new job's own folder. As long as you change nothing here, it "
                 "follows what you choose above."
             }
-            textarea.code #"script-text" spellcheck="false" autocapitalize="off" autocomplete="off" rows="24" {}
+            textarea.code id="script-text" spellcheck="false" autocapitalize="off" autocomplete="off" rows="24" {}
             div.actions {
                 button #reset-script type="button" hidden { "Undo my changes" }
             }

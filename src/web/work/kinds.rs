@@ -144,7 +144,8 @@ fn is_supervised(settings: &Settings) -> bool {
 fn run_folder(project: &Project, name: &str) -> Result<PathBuf, WebError> {
     let missing = || WebError::Missing { what: format!("run `{name}`") };
     // A name, and no path that leads elsewhere.
-    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('.');
+    let plain =
+        name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('.');
     let folder = project.runs().join(name);
     if !plain || name.is_empty() || Run::open(&folder).is_err() {
         return Err(missing());

@@ -34,7 +34,9 @@ pub async fn page(AtDesk(desk): AtDesk, UrlPath(at): UrlPath<OfJob>) -> Result<M
     in_background(move || {
         let job = Ledger::of(desk.project().dir()).find(&at.id)?;
         let title = &job.record.title;
-        let part = if Kind::of_word(&job.record.kind).is_some_and(|kind| matches!(kind, Kind::Scan | Kind::Cluster)) {
+        let part = if Kind::of_word(&job.record.kind)
+            .is_some_and(|kind| matches!(kind, Kind::Scan | Kind::Cluster))
+        {
             Part::Images
         } else {
             Part::Train

@@ -90,7 +90,8 @@ impl Ask {
         let ledger = Ledger::of(project.dir());
         // What cannot be is refused before a folder is made for it.
         self.plan(&project, &ledger.next(self.kind.word()))?;
-        if let Some(length) = self.script.as_ref().map(String::len).filter(|length| *length > LONGEST_SCRIPT) {
+        if let Some(length) = self.script.as_ref().map(String::len).filter(|length| *length > LONGEST_SCRIPT)
+        {
             return Err(WebError::Bad(format!("a script of {length} bytes is too long")));
         }
         let folder = ledger.claim(self.kind.word())?;

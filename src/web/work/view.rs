@@ -168,8 +168,10 @@ pub struct Which {
 
 /// All jobs, the latest first.
 pub async fn list(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Json<All>, WebError> {
-    in_background(move || Ok(Json(All { jobs: views(&desk, which.kind.as_deref(), which.count.unwrap_or(200)) })))
-        .await
+    in_background(move || {
+        Ok(Json(All { jobs: views(&desk, which.kind.as_deref(), which.count.unwrap_or(200)) }))
+    })
+    .await
 }
 
 /// The latest `count` jobs of a kind, or of all.
