@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClassKind, Classes, ImageHash, Label, LabelError, LabelStore, Project};
+use super::{Class, ClassKind, Classes, ClassesError, ImageHash, Label, LabelError, LabelStore, Project};
 use crate::files::{WriteError, atomic_write};
 
 /// Version of the file.
@@ -23,6 +23,9 @@ pub enum FrozenError {
     /// The history they are taken from.
     #[error(transparent)]
     History(#[from] LabelError),
+    /// Their classes.
+    #[error(transparent)]
+    Classes(#[from] ClassesError),
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -78,7 +81,19 @@ impl FrozenLabels {
     /// # Errors
     /// If the history cannot be read.
     pub fn of(project: &Project) -> Result<Self, FrozenError> {
-        Ok(Self { classes: project.classes().clone(), labels: LabelStore::read(project.dir())? })
+        Self::new(project.classes(), LabelStore::read(project.dir())?)
+    }
+
+    /// These labels of these classes; labels of classes that are no more are left out.
+    ///
+    /// # Errors
+    /// If there can be no such classes.
+    pub fn new(classes: &Classes, mut labels: BTreeMap<ImageHash, Label>) -> Result<Self, FrozenError> {
+        // What classes look like on a page is no part of what is learned.
+        let plain = classes.iter().map(|class| Class::plain(class.id, &class.name)).collect();
+        let classes = Classes::new(classes.kind(), plain)?;
+        labels.retain(|_, label| label.class().is_none_or(|class| classes.index_of(class).is_some()));
+        Ok(Self { classes, labels })
     }
 
     /// Writes them to `path`.
@@ -112,7 +127,8 @@ impl FrozenLabels {
         if file.version != VERSION {
             return Err(damaged(format!("its version is {}, not {VERSION}", file.version)));
         }
-        let classes = Classes::of(file.kind, file.classes).map_err(|error| damaged(error.to_string()))?;
+        let list = file.classes.iter().map(|(id, name)| Class::plain(*id, name)).collect();
+        let classes = Classes::new(file.kind, list).map_err(|error| damaged(error.to_string()))?;
         let mut labels = BTreeMap::new();
         for (hash, code) in file.labels {
             let image = unhex(&hash).ok_or_else(|| damaged(format!("`{hash}` is no content hash")))?;

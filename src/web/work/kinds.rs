@@ -82,7 +82,7 @@ impl Kind {
     pub fn arguments(self, project: &Project, settings: &Settings) -> Result<Vec<String>, WebError> {
         let dir = text(project.dir().to_owned())?;
         let mut arguments: Vec<String> = match self {
-            Self::Scan => ["scan", "--project", &dir].map(str::to_owned).to_vec(),
+            Self::Scan => ["scan", "--thumbnails", "--project", &dir].map(str::to_owned).to_vec(),
             Self::Cluster => ["cluster", "--project", &dir].map(str::to_owned).to_vec(),
             Self::Train => ["train", "--project", &dir].map(str::to_owned).to_vec(),
             Self::LabelAll => {

@@ -1,21 +1,25 @@
 //! Planning and starting jobs: what is shown is what is started.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use super::super::desk::{AtDesk, Desk};
+use super::super::desk::{AtDesk, Desk, Event};
 use super::super::error::WebError;
 use super::super::security::Visitor;
-use super::super::state::App;
 use super::kinds::{Kind, Settings};
+use super::train::{FEWEST, label_counts};
 use super::{in_background, watch};
 use crate::config::Site;
+use crate::experiment::ExperimentError;
 use crate::jobs::{JobPlan, LABELS, Ledger, Place, Record, Task, Wish, plan};
-use crate::project::{FrozenLabels, Label, LabelStore, Project};
+use crate::project::{FrozenLabels, ImageHash, Label, Project};
+
+/// The label of every image that has one.
+type Labels = BTreeMap<ImageHash, Label>;
 
 /// Longest script that is taken; ours have some kilobytes.
 const LONGEST_SCRIPT: usize = 256 * 1024;
@@ -85,7 +89,7 @@ impl Ask {
     }
 
     /// Starts it.
-    fn start(&self, desk: &Desk, who: &str) -> Result<String, WebError> {
+    fn start(&self, desk: &Desk, labels: Labels, who: &str) -> Result<String, WebError> {
         let project = desk.project();
         let ledger = Ledger::of(project.dir());
         // What cannot be is refused before a folder is made for it.
@@ -95,7 +99,7 @@ impl Ask {
             return Err(WebError::Bad(format!("a script of {length} bytes is too long")));
         }
         let folder = ledger.claim(self.kind.word())?;
-        let started = self.start_in(&ledger, &folder, &project, who);
+        let started = self.start_in(&ledger, &folder, &project, labels, who);
         if started.is_err() {
             // Nothing runs; an empty job would only puzzle.
             let _ = std::fs::remove_dir_all(&folder);
@@ -108,6 +112,7 @@ impl Ask {
         ledger: &Ledger,
         folder: &Path,
         project: &Project,
+        labels: Labels,
         who: &str,
     ) -> Result<String, WebError> {
         let plan = self.plan(project, folder)?;
@@ -116,8 +121,9 @@ impl Ask {
             None => self.script(&plan)?,
         };
         if self.kind.takes_labels() {
-            let labels = FrozenLabels::of(project).and_then(|labels| labels.write(&folder.join(LABELS)));
-            labels.map_err(crate::experiment::ExperimentError::from)?;
+            let frozen = FrozenLabels::new(project.classes(), labels);
+            let written = frozen.and_then(|frozen| frozen.write(&folder.join(LABELS)));
+            written.map_err(ExperimentError::from)?;
         }
         let mut record =
             Record::new(self.kind.word(), self.kind.title(), who, self.place, self.slurm.clone(), &plan);
@@ -127,10 +133,10 @@ impl Ask {
     }
 
     /// What somebody should know.
-    fn warnings(&self, project: &Project) -> Result<Vec<String>, WebError> {
+    fn warnings(&self, desk: &Desk) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.kind == Kind::Train {
-            warnings.extend(too_few(project)?);
+            warnings.extend(too_few(desk));
         }
         if self.place == Place::Here
             && let Ok(job) = std::env::var("SLURM_JOB_ID")
@@ -140,7 +146,7 @@ impl Ask {
                  then goes on when you press Resume."
             ));
         }
-        Ok(warnings)
+        warnings
     }
 }
 
@@ -155,21 +161,15 @@ fn in_folder(script: &str, folder: &Path) -> String {
     if text.ends_with('\n') { text } else { text + "\n" }
 }
 
-/// Classes with fewer labels than a training wants at the least.
-fn too_few(project: &Project) -> Result<Vec<String>, WebError> {
-    const ENOUGH: usize = 4;
-    let labels = LabelStore::read(project.dir())?;
-    if labels.is_empty() {
-        return Ok(Vec::new());
-    }
-    let count = |id: u16| labels.values().filter(|label| **label == Label::Class(id)).count();
-    let few = project.classes().iter().map(|class| (&class.name, count(class.id)));
-    Ok(few
-        .filter(|(_, count)| *count < ENOUGH)
-        .map(|(name, count)| {
-            format!("“{name}” has {count} labelled images. With fewer than {ENOUGH} of a class little can be learned: label a few more.")
-        })
-        .collect())
+/// Classes with fewer labels than a training can begin with.
+fn too_few(desk: &Desk) -> Vec<String> {
+    let few = label_counts(desk).into_iter().filter(|(_, count)| *count < FEWEST);
+    few.map(|(name, count)| {
+        format!(
+            "“{name}” has {count} labelled images. With fewer than {FEWEST} of a class little can be learned: label a few more."
+        )
+    })
+    .collect()
 }
 
 /// `POST api/jobs/plan`
@@ -182,23 +182,23 @@ pub async fn plan_job(
         let project = desk.project();
         let folder = project.dir().join("jobs").join(NO_FOLDER);
         let script = ask.script(&ask.plan(&project, &folder)?)?;
-        Ok(Json(Planned { script, warnings: ask.warnings(&project)? }))
+        Ok(Json(Planned { script, warnings: ask.warnings(&desk) }))
     })
     .await
 }
 
 /// `POST api/jobs`
 pub async fn start_job(
-    State(_app): State<App>,
     AtDesk(desk): AtDesk,
     visitor: Visitor,
     Json(ask): Json<serde_json::Value>,
 ) -> Result<Json<Started>, WebError> {
     let ask = Ask::read(ask)?;
+    let labels = if ask.kind.takes_labels() { desk.scribe.current().await? } else { BTreeMap::new() };
     let at: Arc<Desk> = desk.clone();
-    let id = in_background(move || ask.start(&at, &visitor.name)).await?;
+    let id = in_background(move || ask.start(&at, labels, &visitor.name)).await?;
     watch::begin(&desk, Some(&id));
-    let _ = desk.events.send(super::super::desk::Event::Job { id: id.clone() });
+    desk.tell(Event::Job { id: id.clone() });
     Ok(Json(Started { id }))
 }
 

@@ -14,14 +14,11 @@ use super::{form, in_background};
 use crate::config::Site;
 use crate::experiment::Finished;
 use crate::jobs::Slurm;
-use crate::project::{Label, LabelStore, Project, Run, RunState};
+use crate::project::{Project, Run, RunState};
 use crate::report::duration;
 
-/// Labels of a class with which a training can be expected to go well.
-const GOOD: usize = 25;
-
 /// The fewest that it can begin with: one is kept aside, and one class's look is not learned from a single image.
-const FEWEST: usize = 4;
+pub const FEWEST: usize = 4;
 
 /// `p/KEY/train`
 pub async fn page(AtDesk(desk): AtDesk) -> Result<Html<String>, WebError> {
@@ -48,7 +45,7 @@ pub(super) struct Last {
 
 fn content(desk: &Desk) -> Result<Markup, WebError> {
     let project = desk.project();
-    let counts = counts(&project)?;
+    let counts = label_counts(desk);
     let last = last_run(&project);
     let (site, trouble) = match Site::find(None) {
         Ok(site) => (site, None),
@@ -101,15 +98,17 @@ fn content(desk: &Desk) -> Result<Markup, WebError> {
     })
 }
 
-/// Labels of each class.
-fn counts(project: &Project) -> Result<Vec<(String, usize)>, WebError> {
-    let labels = LabelStore::read(project.dir())?;
-    let of = |id: u16| labels.values().filter(|label| **label == Label::Class(id)).count();
-    Ok(project.classes().iter().map(|class| (class.name.clone(), of(class.id))).collect())
+/// Name and labels of each class, in the order to show them.
+pub fn label_counts(desk: &Desk) -> Vec<(String, usize)> {
+    let counts = desk.catalogue().summary().counts.classes;
+    let project = desk.project();
+    let classes = project.classes().displayed();
+    classes.map(|class| (class.name.clone(), counts.get(&class.id).copied().unwrap_or(0))).collect()
 }
 
 fn labels(desk: &Desk, counts: &[(String, usize)]) -> Markup {
     let fewest = counts.iter().min_by_key(|(_, count)| *count);
+    let good = desk.target() as usize;
     let label = |words: &str| html! { a href={ "p/" (desk.key) "/label" } { (words) } };
     html! {
         @match fewest {
@@ -120,27 +119,27 @@ fn labels(desk: &Desk, counts: &[(String, usize)]) -> Markup {
             Some((name, count)) if *count < FEWEST => {
                 p.note.warn {
                     "“" (name) "” has " (count) " labelled images, too few to learn from. "
-                    (label("Label more")) ": about " (GOOD) " of each class are a good start."
+                    (label("Label more")) ": 25 of each class are a good start."
                 }
             }
-            Some((name, count)) if *count < GOOD => {
+            Some((name, count)) if *count < good => {
                 p.note {
                     "This is enough to begin with. “" (name) "” has the fewest labels, " (count) "; more of it would help most. "
                     (label("Label more"))
                 }
             }
-            Some(_) => p.note { "Every class has " (GOOD) " labelled images or more: a good start." },
+            Some(_) => p.note { "Every class has " (good) " labelled images or more." },
         }
         @if !counts.is_empty() {
             div.table {
                 table {
-                    thead { tr { th { "Class" } th.number { "Labelled" } th { span.visually-hidden { "Share of a good start" } } } }
+                    thead { tr { th { "Class" } th.number { "Labelled" } th { span.visually-hidden { "Of those wanted" } } } }
                     tbody {
                         @for (name, count) in counts {
                             tr {
                                 th scope="row" { (name) }
                                 td.number { (count) }
-                                td.meter { progress max=(GOOD) value=(count.min(&GOOD)) aria-label={ (count) " of " (GOOD) " for " (name) } {} }
+                                td.meter { progress max=(good) value=(*count.min(&good)) aria-label={ (count) " of " (good) " for " (name) } {} }
                             }
                         }
                     }

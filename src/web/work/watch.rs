@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::desk::{Desk, Event};
+use super::kinds::Kind;
 use crate::jobs::{JobState, Ledger, Place};
 
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -43,9 +44,14 @@ pub fn begin(desk: &Arc<Desk>, started: Option<&str>) {
                 slurm_asked = Some(Instant::now());
             }
             let at = desk.clone();
-            let going = tokio::task::spawn_blocking(move || look(&at, ask_slurm)).await;
-            // A panic there is a fault of ours, and would be one again: stop watching rather than spin.
-            if !going.unwrap_or(false) {
+            let Ok(seen) = tokio::task::spawn_blocking(move || look(&at, ask_slurm)).await else {
+                // A panic there is a fault of ours, and would be one again: stop watching rather than spin.
+                break;
+            };
+            for change in seen.changes {
+                tell(&desk, change).await;
+            }
+            if !seen.going {
                 break;
             }
             tokio::time::sleep(INTERVAL).await;
@@ -64,10 +70,37 @@ impl Watching {
     }
 }
 
-/// Looks at all jobs that have not ended, and tells of changes; whether any goes on.
-fn look(desk: &Desk, ask_slurm: bool) -> bool {
+/// A job whose state is another.
+struct Change {
+    id: String,
+    /// Its kind, if it is at its end.
+    ended: Option<String>,
+}
+
+/// What a look has found.
+struct Seen {
+    changes: Vec<Change>,
+    /// Whether any job goes on.
+    going: bool,
+}
+
+/// Tells of a change, once what the job has made can be seen.
+async fn tell(desk: &Desk, Change { id, ended }: Change) {
+    match ended.as_deref().and_then(Kind::of_word) {
+        Some(Kind::Scan) => {
+            // A list that cannot be read is told of by whoever asks for it; the one in memory is as it was.
+            let _ = desk.reload().await;
+        }
+        Some(Kind::Cluster | Kind::Train) => desk.refresh().await,
+        Some(Kind::LabelAll) | None => {}
+    }
+    desk.tell(Event::Job { id });
+}
+
+/// Looks at all jobs that have not ended.
+fn look(desk: &Desk, ask_slurm: bool) -> Seen {
     let ledger = Ledger::of(desk.project().dir());
-    let mut going = false;
+    let mut seen = Seen { changes: Vec::new(), going: false };
     let jobs = ledger.list();
     // A job that was forgotten is not waited for.
     desk.watching.known().retain(|id, _| jobs.iter().any(|job| job.id() == id));
@@ -78,22 +111,20 @@ fn look(desk: &Desk, ask_slurm: bool) -> bool {
             continue;
         }
         if job.record.place == Place::Slurm && job.record.ended.is_none() && !ask_slurm {
-            going = true;
+            seen.going = true;
             continue;
         }
         let state = ledger.look(&mut job).state;
         if state.is_over() {
             desk.watching.known().remove(&id);
-            let _ = desk.events.send(Event::Job { id });
-            // Images, clusters or predictions are others.
-            let _ = desk.events.send(Event::Reload);
+            seen.changes.push(Change { id, ended: Some(job.record.kind) });
             continue;
         }
-        going = true;
+        seen.going = true;
         desk.watching.known().insert(id.clone(), state);
         if before.is_some_and(|before| before != state) {
-            let _ = desk.events.send(Event::Job { id });
+            seen.changes.push(Change { id, ended: None });
         }
     }
-    going
+    seen
 }
