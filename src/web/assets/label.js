@@ -36,10 +36,10 @@ function storage() {
 const outbox = new Outbox(storage());
 const project = new Project(() => outbox.differences());
 const view = new View();
-const labelling = new Labelling(project, view, outbox);
+const filters = new Filters(project);
+const labelling = new Labelling(project, view, outbox, (code) => filters.matches(code));
 const selection = new Selection();
 const keys = new Keys();
-const filters = new Filters(project);
 const live = new Live();
 
 /** What the parts know of each other. `how`: `class` first or `image` first, and the class that clicks give. */
@@ -181,6 +181,7 @@ byId("size").addEventListener("input", () => resize(0));
 press("undo", () => labelling.undo());
 press("redo", () => labelling.redo());
 press("send-now", () => outbox.now());
+press("discard", () => outbox.discard());
 press("one", () => viewer.show(grid.focus));
 press("keys-button", () => page.keysDialog.open());
 press("select-cluster", () => commands.selectCluster().catch(failed));
@@ -259,16 +260,24 @@ live.addEventListener("labels", (event) => {
   project.refresh();
   if (who !== project.data.me) live.tell(who, pairs.length);
 });
+live.addEventListener("many_labels", (event) => {
+  const { who, count } = event.detail;
+  reload();
+  if (who !== project.data.me) live.tell(who, count);
+});
 live.addEventListener("others", (event) => {
   for (const [who, number] of event.detail) toast(`${who} labelled ${images(number)}.`);
 });
 live.addEventListener("classes", () => project.load().catch(() => {}));
-live.addEventListener("reload", async () => {
+live.addEventListener("reload", reload);
+
+/** Reads everything anew that is shown; the view stays as it is. */
+async function reload() {
   view.forget();
   await project.load().catch(() => {});
   if (panel() === "map") map.load(true).catch(() => {});
   grid.refresh();
-});
+}
 
 // The beginning.
 

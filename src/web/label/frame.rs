@@ -54,6 +54,7 @@ fn classes() -> Markup {
                 button #edit-classes .quiet .slim type="button" { "Edit" }
             }
             p #class-hint .hint {}
+            p #notes .note .warn .slim-note hidden {}
             ul #class-list .class-list {}
             h2 .states-title { "Or" }
             ul #state-list .class-list {}
@@ -117,6 +118,7 @@ fn progress(project: &str) -> Markup {
         div #waiting .note .warn .waiting role="alert" hidden {
             span #waiting-words {} " "
             button #send-now .slim type="button" { "Try now" }
+            button #discard .slim type="button" hidden { "Give up the first" }
         }
     }
 }

@@ -8,13 +8,15 @@ const PARTS = ["label", "predicted", "cluster", "folder", "min", "max", "copies"
 
 const ORDERS = [
   ["path", "Path"], ["unlabelled", "Not labelled first"], ["class", "Class"], ["folder", "Folder"], ["date", "Oldest first"],
-  ["-date", "Newest first"], ["duplicates", "Most copies first"],
+  ["-date", "Newest first"], ["duplicates", "Duplicates first"],
   ["cluster", "Cluster", "clusters"], ["doubt", "What helps most", "predictions"], ["disagreement", "Model disagrees", "predictions"],
   ["confidence", "Model least sure first", "predictions"], ["-confidence", "Model most sure first", "predictions"],
   ["predicted", "Model’s class", "predictions"],
 ];
 
 const SPLITS = [["train", "Trained on"], ["evaluation", "Evaluated on"], ["test", "Test"], ["unlabelled", "Unlabelled in training"]];
+
+const COPIES = [["all", "every copy"], ["only", "only images with copies"]];
 
 export class Filters extends EventTarget {
   /** Values by part; those that filter nothing are missing. */
@@ -120,9 +122,9 @@ export class Filters extends EventTarget {
       data.has.predictions && this.#choice("predicted", "Model says", data.classes.map((each) => [each.id, each.name])),
       data.has.predictions && this.#between(),
       data.clusters.length > 0 && this.#choice("cluster", "Cluster", data.clusters.map((each) => [each.id, `${each.id} (${count(each.count)})`])),
-      data.folders.length > 1 && this.#choice("folder", "Folder", data.folders.map((each) => (typeof each === "string" ? [each, each] : [each.folder ?? each.name, each.folder ?? each.name]))),
+      data.folders.length > 1 && this.#choice("folder", "Folder", data.folders.map((each) => [each.name, `${each.name} (${count(each.count)})`])),
       data.has.predictions && this.#choice("part", "Part of the run", SPLITS),
-      this.#copies(),
+      this.#choice("copies", "Duplicates", COPIES, "each image once"),
     ].filter(Boolean);
     const clear = make("button", { type: "button", class: "slim", onclick: () => this.clear() }, "Show all");
     const done = make("button", { type: "submit", class: "slim primary" }, "Done");
@@ -168,17 +170,15 @@ export class Filters extends EventTarget {
     return this.#field(words, make("input", { name, type: "search", value: this.values[name] ?? "", autocomplete: "off" }));
   }
 
-  #choice(name, words, options) {
+  #choice(name, words, options, without = "all") {
     const value = this.values[name] ?? "";
     const known = value === "" || options.some(([each]) => String(each) === value);
     const select = make(
       "select", { name },
-      make("option", { value: "" }, "any"),
+      make("option", { value: "" }, without),
       ...options.map(([each, text]) => make("option", { value: String(each) }, text)),
       known ? null : make("option", { value }, this.#words(name)),
     );
-    // "any" filters nothing but is a code too: a label that is a class.
-    select.options[0].textContent = "all";
     select.value = value;
     return this.#field(words, select);
   }
@@ -190,11 +190,6 @@ export class Filters extends EventTarget {
     };
     const fields = make("span", { class: "between" }, number("min", "Model at least so sure, in percent"), "to", number("max", "Model at most so sure, in percent"), "%");
     return make("div", { class: "filter-field" }, make("span", {}, "Model is sure"), fields);
-  }
-
-  #copies() {
-    const box = make("input", { name: "copies", type: "checkbox", checked: this.values.copies !== undefined, value: "all" });
-    return make("label", { class: "filter-check" }, box, "Show every copy of an image");
   }
 
   #submit() {
@@ -239,7 +234,7 @@ export class Filters extends EventTarget {
       case "folder": return `in ${value}`;
       case "min": return `at least ${Math.round(value * 100)} % sure`;
       case "max": return `at most ${Math.round(value * 100)} % sure`;
-      case "copies": return "every copy";
+      case "copies": return COPIES.find(([name]) => name === value)?.[1] ?? value;
       case "part": return SPLITS.find(([name]) => name === value)?.[1].toLowerCase() ?? value;
       case "q": return `“${value}”`;
       case "like": return `like ${this.likeName ?? "one image"}`;

@@ -8,7 +8,8 @@ const PAGE = 200;
 /** What an entry did, in words. */
 function deed(entry, project) {
   if (entry.label === null || entry.label === undefined) return "removed the label";
-  return `labelled ${project.nameOf(entry.label)}`;
+  // A class that is no more is known by the name it had.
+  return `labelled ${project.classOf(entry.label)?.name ?? entry.name ?? project.nameOf(entry.label)}`;
 }
 
 const undone = (entry) => (entry.undoes === null || entry.undoes === undefined ? "" : " (undo)");

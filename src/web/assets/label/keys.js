@@ -154,7 +154,7 @@ export class KeysDialog {
 
   #row(name, words) {
     const keys = this.#keys.keysOf(name);
-    const shown = this.#waiting === name ? [make("span", { class: "muted" }, "press a key …")] : keys.map((key) => make("kbd", {}, keyName(key)));
+    const shown = this.#waiting === name ? [make("span", { class: "muted" }, "press a key …")] : keys.flatMap((key) => [make("kbd", {}, keyName(key)), " "]);
     const button = make("button", { type: "button", class: "slim quiet", onclick: () => this.#ask(name) }, ...(shown.length ? shown : ["none"]));
     button.setAttribute("aria-label", `${words}: ${keys.map(keyName).join(" ") || "none"}. Change`);
     button.dataset.action = name;

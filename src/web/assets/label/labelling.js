@@ -18,8 +18,10 @@ export class Labelling extends EventTarget {
   #changed = new Set();
   #changedUnseen = 0;
 
-  constructor(project, view, outbox) {
+  /** `matches(code)` tells whether an image of that label belongs to what is shown. */
+  constructor(project, view, outbox, matches) {
     super();
+    this.matches = matches;
     this.#project = project;
     this.#view = view;
     this.#outbox = outbox;
@@ -48,11 +50,11 @@ export class Labelling extends EventTarget {
   }
 
   /** How many images of the view no longer match its filters. */
-  stale(filters) {
+  get stale() {
     let number = 0;
     for (const hash of this.#changed) {
       const index = this.#view.places(hash)[0];
-      if (index !== undefined && !filters.matches(this.labelAt(index).code)) number += 1;
+      if (index !== undefined && !this.matches(this.labelAt(index).code)) number += 1;
     }
     return number + this.#changedUnseen;
   }
@@ -136,43 +138,32 @@ export class Labelling extends EventTarget {
   }
 
   #told(number, code) {
-    const { nameOf, progressOf } = this.#words();
     if (code === null) this.#say(`Label removed from ${images(number)}.`);
-    else this.#say(`${images(number)} labelled ${nameOf(code)}. ${progressOf(code)}.`);
-  }
-
-  #words() {
-    return { nameOf: (code) => this.#project.nameOf(code), progressOf: (code) => this.#project.progressOf(code) };
+    else this.#say(`${images(number)} labelled ${this.#project.nameOf(code)}. ${this.#project.progressOf(code)}.`);
   }
 
   #done({ entry, answer }) {
-    const version = answer.version ?? this.#project.data.version + 1;
-    if (entry.path === "api/label") this.#labelled(entry, answer, version);
-    else this.#undone(entry, answer, version);
+    if (entry.path === "api/label") this.#labelled(entry, answer);
+    else this.#undone(answer);
     this.#project.refresh();
   }
 
-  #labelled(entry, answer, version) {
+  #labelled(entry, answer) {
     if (entry.images) {
-      this.learn(entry.images.map((hash) => [hash, entry.label]), version, this.#project.data.me);
+      this.learn(entry.images.map((hash) => [hash, entry.label]), answer.version, this.#project.data.me);
       return;
     }
     // Which images of the range were loaded is not kept: they are loaded anew, with the others.
-    this.#changedUnseen += entry.body.view === this.#view.token ? 0 : answer.changed ?? 0;
+    if (!this.matches(entry.label)) this.#changedUnseen += answer.changed;
     this.#view.forget();
     this.dispatchEvent(new Event("change"));
   }
 
-  #undone(entry, answer, version) {
-    const back = entry.path === "api/undo";
-    if (answer.action === null || answer.action === undefined) {
-      this.#say(answer.words || (back ? "There is nothing to undo." : "There is nothing to do again."));
-      return;
-    }
-    this.learn(answer.images ?? [], version, null);
-    if ((answer.images ?? []).length === 0) this.#view.forget();
-    const skipped = answer.skipped ? ` ${images(answer.skipped)} left alone: labelled by somebody else since.` : "";
-    this.#say((answer.words || (back ? "Undone." : "Done again.")) + skipped);
+  #undone(answer) {
+    this.learn(answer.images, answer.version, null);
+    // Very many are not named.
+    if (answer.images.length < answer.count) this.#view.forget();
+    this.#say(answer.words);
     this.dispatchEvent(new Event("change"));
   }
 

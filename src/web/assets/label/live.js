@@ -4,27 +4,29 @@ import { here } from "../base.js";
 
 /** Many small changes by one person are told together. */
 const TELL_MS = 2500;
+const REFUSED_MS = 5000;
 
 export class Live extends EventTarget {
   #source = null;
-  #broken = false;
   #done = new Map();
   #timer = 0;
 
   /** Opens the connection; the browser opens it again when it breaks. */
   listen() {
     this.#source = new EventSource(here("api/events"));
-    this.#source.addEventListener("open", () => {
-      if (this.#broken) this.dispatchEvent(new Event("reload"));
-      this.#broken = false;
+    this.#source.addEventListener("message", ({ data }) => {
+      const told = JSON.parse(data);
+      this.dispatchEvent(new CustomEvent(told.event, { detail: told }));
     });
     this.#source.addEventListener("error", () => {
-      this.#broken = true;
-      // A refusal closes it for good; the server may be starting.
-      if (this.#source.readyState === EventSource.CLOSED) setTimeout(() => this.listen(), 5000);
+      // The browser comes back by itself and says what it heard last, but for a refusal: then the server may be starting.
+      if (this.#source.readyState === EventSource.CLOSED) setTimeout(() => this.#again(), REFUSED_MS);
     });
-    this.#source.addEventListener("message", (event) => this.#message(event));
-    for (const name of ["reload", "labels", "classes", "job"]) this.#source.addEventListener(name, (event) => this.#message(event, name));
+  }
+
+  #again() {
+    this.listen();
+    this.#source.addEventListener("open", () => this.dispatchEvent(new Event("reload")), { once: true });
   }
 
   /** Somebody else labelled some images: told after a while, all together. */
@@ -37,15 +39,5 @@ export class Live extends EventTarget {
       this.#done.clear();
       this.dispatchEvent(new CustomEvent("others", { detail: done }));
     }, TELL_MS);
-  }
-
-  #message(event, name) {
-    let data = {};
-    try {
-      data = JSON.parse(event.data);
-    } catch {
-      // `reload` may come without anything.
-    }
-    this.dispatchEvent(new CustomEvent(data.event ?? name ?? "none", { detail: data }));
   }
 }

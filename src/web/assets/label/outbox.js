@@ -94,6 +94,17 @@ export class Outbox extends EventTarget {
     this.send();
   }
 
+  /** Gives the first action up, which the server does not take. */
+  discard() {
+    const [entry] = this.#entries;
+    if (!entry) return;
+    this.#remove(entry);
+    this.#trouble = null;
+    this.dispatchEvent(new CustomEvent("refused", { detail: { entry, words: "given up." } }));
+    this.#changed();
+    this.now();
+  }
+
   /** Sends what waits, one after the other, so that the order is kept. */
   async send() {
     if (this.#draining) return;
@@ -166,7 +177,7 @@ export class Outbox extends EventTarget {
   }
 
   #remove(entry) {
-    this.#entries.splice(this.#entries.indexOf(entry), 1);
+    this.#entries = this.#entries.filter((each) => each !== entry);
     this.#storage?.removeItem(entry.key);
   }
 

@@ -6,6 +6,8 @@ import { images } from "./codes.js";
 const byId = (id) => document.getElementById(id);
 /** A class of fewer images cannot be learned from. */
 const A_FEW = 2;
+/** Tries after which a click can be given up. */
+const STUBBORN = 6;
 
 export class Status {
   #page;
@@ -49,6 +51,9 @@ export class Status {
     if (project.data.classes.length === 0) hint.textContent = "There are no classes yet. Add one with Edit.";
     else if (byClass) hint.textContent = "Choose a class, then click the images that belong to it.";
     else hint.textContent = "Select images, then choose their class.";
+    const notes = project.data.notes ?? [];
+    byId("notes").hidden = notes.length === 0;
+    byId("notes").textContent = notes.join(" ");
     const box = byId("brush");
     box.hidden = !byClass || code === undefined;
     if (box.hidden) return;
@@ -61,11 +66,11 @@ export class Status {
   }
 
   #totals() {
-    const { project, labelling, filters } = this.#page;
+    const { project, labelling } = this.#page;
     const { counts, classes } = project.data;
     byId("total").textContent = counts.distinct === undefined ? "" : `${count(project.labelled)} of ${count(counts.distinct)} labelled`;
     byId("train").hidden = classes.length < 2 || !classes.every((each) => project.count(each.id) >= A_FEW);
-    const stale = labelling.stale(filters);
+    const { stale } = labelling;
     byId("stale").hidden = stale === 0;
     byId("stale-words").textContent = stale === 1 ? "1 image no longer matches" : `${images(stale)} no longer match`;
   }
@@ -85,6 +90,8 @@ export class Status {
     const words = `${clicks} to be saved. ${trouble.words} ${kept}`;
     // Written only when it changes, since it is read aloud.
     if (byId("waiting-words").textContent !== words) byId("waiting-words").textContent = words;
+    // A server that answers and refuses again and again may refuse this one click for ever; the others must not wait for it.
+    byId("discard").hidden = trouble.status === 0 || outbox.entries[0].tries < STUBBORN;
     const seconds = Math.max(0, Math.ceil((trouble.until - Date.now()) / 1000));
     byId("send-now").textContent = seconds > 1 ? `Try now (or in ${seconds} s)` : "Try now";
     this.#ticking = setTimeout(() => this.saved(), 1000);
