@@ -4,7 +4,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::codes;
+use super::code::LabelCode;
 use crate::web::desk::AtDesk;
 use crate::web::error::WebError;
 use crate::web::off_thread;
@@ -24,7 +24,7 @@ async fn map(AtDesk(desk): AtDesk) -> Result<Json<Value>, WebError> {
     let points: Vec<Value> = points
         .into_iter()
         .map(|point| {
-            json!([short(point.x), short(point.y), point.cluster, point.hash, codes::code(point.label)])
+            json!([short(point.x), short(point.y), point.cluster, point.hash, LabelCode(point.label)])
         })
         .collect();
     Ok(Json(json!({ "points": points })))

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
 
-use super::codes;
+use super::views;
 use crate::data::{ContentHash, ImageRecord};
 use crate::project::Project;
 use crate::thumbs::{self, DrawError, Thumbs};
@@ -58,7 +58,7 @@ async fn thumbnail(
     Path((_, name)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, WebError> {
-    let image = name.strip_suffix(".jpg").and_then(codes::image).ok_or_else(no_image)?;
+    let image = name.strip_suffix(".jpg").and_then(views::image).ok_or_else(no_image)?;
     if is_known(&headers, &image) {
         return Ok(unchanged(&image));
     }
@@ -79,7 +79,7 @@ async fn picture(
     Path((_, hash)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, WebError> {
-    let image = codes::image(&hash).ok_or_else(no_image)?;
+    let image = views::image(&hash).ok_or_else(no_image)?;
     if is_known(&headers, &image) {
         return Ok(unchanged(&image));
     }

@@ -9,8 +9,9 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::codes;
+use super::code::LabelCode;
 use crate::catalogue::{Copies, LabelFilter, LearnedAs, Order, Query, Row};
+use crate::data::ContentHash;
 use crate::web::desk::AtDesk;
 use crate::web::error::WebError;
 use crate::web::off_thread;
@@ -31,7 +32,7 @@ async fn view(
     UrlQuery(asked): UrlQuery<HashMap<String, String>>,
 ) -> Result<Json<Value>, WebError> {
     let mut query = parse(&asked)?;
-    query.classes = desk.project().classes().iter().map(|class| class.id).collect();
+    query.classes = desk.project().classes().displayed().map(|class| class.id).collect();
     let view = off_thread(move || desk.catalogue().view(&query)).await?;
     Ok(Json(json!({ "view": view.token, "total": view.total, "version": view.version })))
 }
@@ -55,7 +56,7 @@ struct Line<'a> {
     i: usize,
     h: String,
     n: &'a str,
-    l: Value,
+    l: LabelCode,
     p: Option<u16>,
     c: Option<f64>,
     k: Option<u32>,
@@ -70,12 +71,12 @@ impl<'a> Line<'a> {
             i,
             h: row.hash.to_string(),
             n: row.path,
-            l: codes::code(row.label),
+            l: LabelCode(row.label),
             p: row.believed.map(|believed| believed.class),
             // Four digits: more would be noise, and longer to send.
             c: row.believed.map(|believed| (f64::from(believed.confidence) * 1e4).round() / 1e4),
             k: row.cluster,
-            d: row.copies,
+            d: row.copies + 1,
             w: row.size,
             t: row.modified,
         }
@@ -97,9 +98,14 @@ struct Sought {
 }
 
 async fn locate(AtDesk(desk): AtDesk, UrlQuery(asked): UrlQuery<Sought>) -> Result<Json<Value>, WebError> {
-    let image = codes::image(&asked.image).ok_or_else(|| not_an_image(&asked.image))?;
-    let at = desk.catalogue().locate(&asked.view, &image.0).ok_or(WebError::ViewGone)?;
+    let sought = image(&asked.image).ok_or_else(|| not_an_image(&asked.image))?;
+    let at = desk.catalogue().locate(&asked.view, &sought.0).ok_or(WebError::ViewGone)?;
     Ok(Json(json!({ "at": at })))
+}
+
+/// An image by the 64 digits of its hash.
+pub(super) fn image(digits: &str) -> Option<ContentHash> {
+    blake3::Hash::from_hex(digits).ok().map(|hash| ContentHash(*hash.as_bytes()))
 }
 
 fn not_an_image(text: &str) -> WebError {
@@ -109,7 +115,7 @@ fn not_an_image(text: &str) -> WebError {
 /// What an address asks for. Empty values are as if they were not there.
 fn parse(asked: &HashMap<String, String>) -> Result<Query, WebError> {
     let given = |key: &str| asked.get(key).map(|text| text.trim()).filter(|text| !text.is_empty());
-    let like = given("like").map(|text| codes::image(text).ok_or_else(|| not_an_image(text))).transpose()?;
+    let like = given("like").map(|text| image(text).ok_or_else(|| not_an_image(text))).transpose()?;
     Ok(Query {
         labels: list(given("label"), "label", label_filter)?,
         predicted: list(given("predicted"), "predicted", |text| text.parse().ok())?,
@@ -141,7 +147,7 @@ fn label_filter(text: &str) -> Option<LabelFilter> {
     match text {
         "none" => Some(LabelFilter::Unlabelled),
         "any" => Some(LabelFilter::AnyClass),
-        code => codes::label(code).map(LabelFilter::Is),
+        code => LabelCode::from_str(code).ok().and_then(|LabelCode(label)| label).map(LabelFilter::Is),
     }
 }
 
