@@ -1,4 +1,4 @@
-//! New projects: a folder of images, classes, defaults; and the picker of folders.
+//! New projects: a folder of images, classes, defaults.
 
 use axum::Router;
 
