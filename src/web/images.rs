@@ -1,4 +1,4 @@
-//! What a scan found.
+//! Comes with the images.
 
 use axum::Router;
 

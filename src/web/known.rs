@@ -24,8 +24,8 @@ const LOOKED_AT: usize = 20_000;
 pub struct Used {
     /// Its folder, links resolved.
     pub dir: PathBuf,
-    /// When it was opened last.
-    pub at: Timestamp,
+    /// When it was opened last, in seconds since 1970.
+    pub at: i64,
 }
 
 /// Projects used lately, the latest first, and where others were seen.
@@ -47,7 +47,7 @@ impl Known {
     pub fn used(&self, dir: &Path) {
         let mut used = lock(&self.used);
         used.retain(|project| project.dir != dir);
-        used.insert(0, Used { dir: dir.to_owned(), at: Timestamp::now() });
+        used.insert(0, Used { dir: dir.to_owned(), at: Timestamp::now().as_second() });
         used.truncate(REMEMBERED);
         if let Some(file) = &self.file
             && let Ok(text) = serde_json::to_vec_pretty(&*used)
@@ -69,7 +69,7 @@ impl Known {
         let used = lock(&self.used).clone();
         let mut all: Vec<_> = used
             .into_iter()
-            .filter_map(|used| Some((roots.inside(&used.dir).ok()?, Some(used.at))))
+            .filter_map(|used| Some((roots.inside(&used.dir).ok()?, Timestamp::from_second(used.at).ok())))
             .filter(|(dir, _)| dir.join(FILE).is_file())
             .collect();
         let mut found: Vec<PathBuf> = roots.all().iter().flat_map(|root| search(root)).collect();

@@ -24,6 +24,7 @@ mod known;
 mod label;
 mod layout;
 mod overview;
+mod report;
 mod results;
 mod security;
 mod state;

@@ -1,4 +1,4 @@
-//! A project's first page: where it stands, and what to do next.
+//! Comes with the images.
 
 use axum::Router;
 

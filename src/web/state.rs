@@ -10,6 +10,7 @@ use super::ServeOptions;
 use super::desk::Desk;
 use super::error::WebError;
 use super::known::Known;
+use super::report::Reports;
 use super::security::{Announce, Door, Roots};
 use crate::project::Project;
 
@@ -28,8 +29,12 @@ pub struct AppState {
     pub(super) known: Known,
     /// Key of the project to begin with.
     pub(super) first: Option<String>,
+    /// What scans found.
+    pub(super) reports: Reports,
     /// Projects in use, by key.
     desks: Mutex<HashMap<String, Arc<Desk>>>,
+    /// Held while a project is read, which may take seconds; those in use are not held up.
+    opening: Mutex<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -66,7 +71,9 @@ impl AppState {
             door,
             known: Known::new(file("projects.json".into())),
             first: None,
+            reports: Reports::default(),
             desks: Mutex::default(),
+            opening: Mutex::default(),
             stop: watch::Sender::new(false),
             options,
         }
@@ -94,19 +101,23 @@ impl AppState {
     /// If it lies outside of the roots, or somebody else writes to it.
     pub fn open(&self, project: &Project) -> Result<Arc<Desk>, WebError> {
         let dir = self.roots.inside(project.dir())?;
-        let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Desk::key_of(&dir);
-        if let Some(desk) = desks.get(&key) {
-            return Ok(desk.clone());
+        if let Some(desk) = self.opened(&key) {
+            return Ok(desk);
+        }
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(desk) = self.opened(&key) {
+            return Ok(desk);
         }
         // By its true path, so that a link cannot be turned elsewhere while it is open.
         let desk = Arc::new(Desk::open(key.clone(), Project::open(&dir)?)?);
-        desks.insert(key, desk.clone());
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner).insert(key, desk.clone());
         self.known.used(&dir);
         Ok(desk)
     }
 
-    /// The project of that key: open, or one used or listed before, which is opened again.
+    /// The project of that key: open, or one used or listed before, which is opened again. That may take seconds: where
+    /// others wait, ask [`Self::opened`] first and do this off the thread.
     ///
     /// # Errors
     /// If there is none.

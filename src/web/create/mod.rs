@@ -1,4 +1,4 @@
-//! New projects: a folder of images, classes, defaults.
+//! Comes with the images.
 
 use axum::Router;
 
