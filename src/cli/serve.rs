@@ -77,7 +77,9 @@ impl Serve {
                 if secret {
                     println!("HARVEST is at {address} for those who know the secret; Ctrl-C ends it");
                 } else {
-                    println!("open this address, which is good for one visitor (Ctrl-C ends the page):\n  {address}");
+                    println!(
+                        "open this address, which is good for one visitor (Ctrl-C ends the page):\n  {address}"
+                    );
                 }
             }),
         )?;
@@ -116,14 +118,20 @@ fn address(host: &str) -> anyhow::Result<IpAddr> {
         return Ok(Ipv4Addr::LOCALHOST.into());
     }
     host.trim_matches(['[', ']']).parse().map_err(|_| {
-        Usage(format!("--host {host} is no address; use 127.0.0.1 for this machine alone, 0.0.0.0 for all that reach it")).into()
+        Usage(format!(
+            "--host {host} is no address; use 127.0.0.1 for this machine alone, 0.0.0.0 for all that reach it"
+        ))
+        .into()
     })
 }
 
 /// With a slash in front and none behind.
 fn prefix(text: &str) -> anyhow::Result<String> {
     let plain = text.trim_matches('/');
-    if plain.contains(['?', '#', '\\', '%']) || plain.contains(char::is_whitespace) || plain.split('/').any(|part| part == "..") {
+    if plain.contains(['?', '#', '\\', '%'])
+        || plain.contains(char::is_whitespace)
+        || plain.split('/').any(|part| part == "..")
+    {
         return Err(Usage(format!("--prefix {text} is no path; it looks like /node/n17/8080")).into());
     }
     Ok(if plain.is_empty() { String::new() } else { format!("/{plain}") })

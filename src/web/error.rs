@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::catalogue::CatalogueError;
 use crate::experiment::{ExperimentError, chain};
 use crate::files::WriteError;
 use crate::project::{LabelError, ProjectError};
@@ -15,7 +16,9 @@ use crate::project::{LabelError, ProjectError};
 #[non_exhaustive]
 pub enum WebError {
     /// Nobody has signed in, or the session is over.
-    #[error("you are not signed in; open the address that `harvest serve` prints, or press Connect in Open OnDemand again")]
+    #[error(
+        "you are not signed in; open the address that `harvest serve` prints, or press Connect in Open OnDemand again"
+    )]
     SignedOut,
     /// No open project has this key.
     #[error("this project is not open; open it from the list of projects")]
@@ -47,9 +50,26 @@ pub enum WebError {
     /// The label history.
     #[error(transparent)]
     Label(#[from] LabelError),
+    /// The label history, of which several requests were told the same.
+    #[error(transparent)]
+    Store(#[from] std::sync::Arc<LabelError>),
+    /// Nobody writes labels down any more, for a fault of this program.
+    #[error(
+        "nothing was saved: this server can write no labels any more; start it again. Everything saved before is safe"
+    )]
+    NoScribe,
     /// A run, clustering or list of images.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// The images as a page shows them.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A view that was asked for too long ago.
+    #[error("this list is no longer kept; load it again")]
+    ViewGone,
+    /// A mistake of ours.
+    #[error("something went wrong inside the server; what, is said where `harvest serve` runs")]
+    Inside,
     /// A file.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -74,9 +94,24 @@ impl WebError {
             Self::Bad(_) | Self::Form { .. } | Self::Project(_) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::TooLong => StatusCode::GATEWAY_TIMEOUT,
-            Self::Label(LabelError::Lock(_)) => StatusCode::CONFLICT,
-            Self::Label(_) | Self::Experiment(_) | Self::Write(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ViewGone => StatusCode::GONE,
+            Self::Label(error) => of_history(error),
+            Self::Store(error) => of_history(error),
+            Self::Catalogue(error) if error.is_about_the_request() => StatusCode::BAD_REQUEST,
+            Self::Catalogue(_) | Self::Inside | Self::NoScribe | Self::Experiment(_) | Self::Write(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
+    }
+}
+
+fn of_history(error: &LabelError) -> StatusCode {
+    match error {
+        LabelError::Lock(_) | LabelError::LostClass { .. } => StatusCode::CONFLICT,
+        LabelError::UnknownClass { .. } | LabelError::RetiredClass { .. } => StatusCode::BAD_REQUEST,
+        LabelError::Busy { .. } | LabelError::Gone { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        LabelError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -66,7 +66,11 @@ struct Count {
     more: bool,
 }
 
-async fn folders(State(app): State<App>, _: Visitor, Query(at): Query<Where>) -> Result<Json<Listing>, WebError> {
+async fn folders(
+    State(app): State<App>,
+    _: Visitor,
+    Query(at): Query<Where>,
+) -> Result<Json<Listing>, WebError> {
     let list = move || match at.path.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => below(&app.roots, &path),
         None => Ok(roots(&app.roots)),
@@ -83,7 +87,8 @@ fn roots(roots: &Roots) -> Listing {
 
 fn below(roots: &Roots, path: &Path) -> Result<Listing, WebError> {
     let path = roots.inside(path)?;
-    let unreadable = |error: std::io::Error| WebError::Bad(format!("`{}` cannot be listed: {error}", path.display()));
+    let unreadable =
+        |error: std::io::Error| WebError::Bad(format!("`{}` cannot be listed: {error}", path.display()));
     let mut names: Vec<String> = std::fs::read_dir(&path)
         .map_err(unreadable)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -124,7 +129,9 @@ fn text(path: &Path) -> Option<String> {
 /// Files in `path` and below that seem to be images; links are not followed.
 fn count(path: &Path, until: Instant) -> Count {
     let mut found = Count::default();
-    let hidden = |entry: &walkdir::DirEntry| entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
+    let hidden = |entry: &walkdir::DirEntry| {
+        entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
+    };
     let entries = WalkDir::new(path).into_iter().filter_entry(|entry| !hidden(entry));
     for (looked_at, entry) in entries.enumerate() {
         if looked_at >= COUNTED || (looked_at % 64 == 0 && Instant::now() >= until) {
@@ -133,7 +140,9 @@ fn count(path: &Path, until: Instant) -> Count {
         }
         let Ok(entry) = entry else { continue };
         let ending = entry.path().extension().and_then(|ending| ending.to_str()).map(str::to_lowercase);
-        found.count += usize::from(ending.is_some_and(|ending| IMAGES.contains(&ending.as_str())) && !entry.file_type().is_dir());
+        found.count += usize::from(
+            ending.is_some_and(|ending| IMAGES.contains(&ending.as_str())) && !entry.file_type().is_dir(),
+        );
     }
     found
 }
@@ -149,13 +158,23 @@ mod tests {
         for name in ["root/Beets/deep", "root/apples", "root/.hidden", "outside"] {
             std::fs::create_dir_all(at(name)).expect("writable");
         }
-        for name in ["root/Beets/1.JPG", "root/Beets/deep/2.tiff", "root/Beets/notes.txt", "root/.hidden/3.png", "root/apples/harvest.toml"] {
+        for name in [
+            "root/Beets/1.JPG",
+            "root/Beets/deep/2.tiff",
+            "root/Beets/notes.txt",
+            "root/.hidden/3.png",
+            "root/apples/harvest.toml",
+        ] {
             std::fs::write(at(name), "").expect("writable");
         }
         std::os::unix::fs::symlink(at("outside"), at("root/link")).expect("links");
         let all = Roots::new(&[at("root")]);
         let listing = below(&all, &at("root")).expect("inside");
-        let shown: Vec<_> = listing.folders.iter().map(|folder| (folder.name.as_str(), folder.images.count, folder.project)).collect();
+        let shown: Vec<_> = listing
+            .folders
+            .iter()
+            .map(|folder| (folder.name.as_str(), folder.images.count, folder.project))
+            .collect();
         assert_eq!(shown, [("apples", 0, true), ("Beets", 2, false)]);
         assert_eq!((listing.images, listing.parent), (Count { count: 2, more: false }, None));
         assert_eq!(below(&all, &at("root/Beets")).expect("inside").parent, text(&at("root")));

@@ -22,7 +22,9 @@ pub fn routes() -> Router<App> {
 
 async fn home(State(app): State<App>, _: Visitor) -> Result<Markup, WebError> {
     // Folders may be many and far away.
-    tokio::task::spawn_blocking(move || show(&app)).await.map_err(|_| WebError::Bad("the list could not be made".into()))
+    tokio::task::spawn_blocking(move || show(&app))
+        .await
+        .map_err(|_| WebError::Bad("the list could not be made".into()))
 }
 
 /// A project as a card shows it.

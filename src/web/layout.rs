@@ -109,11 +109,14 @@ pub fn error(status: StatusCode, words: &str, depth: usize, signed_in: bool) -> 
         _ => "That did not work",
     };
     let page = Page { title, depth, project: None, script: None, style: None };
-    page.frame(signed_in, html! {
-        h1 { (title) }
-        p.note.bad { (sentence(words)) }
-        p.actions { a.button href="./" { "All projects" } }
-    })
+    page.frame(
+        signed_in,
+        html! {
+            h1 { (title) }
+            p.note.bad { (sentence(words)) }
+            p.actions { a.button href="./" { "All projects" } }
+        },
+    )
 }
 
 /// Words as a sentence: a capital letter in front, a full stop at the end.

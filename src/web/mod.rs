@@ -26,6 +26,7 @@ mod layout;
 mod overview;
 mod report;
 mod results;
+mod scribe;
 mod security;
 mod state;
 mod take;
@@ -196,4 +197,19 @@ fn routes() -> Router<App> {
 pub(crate) fn signed_in(app: App) -> Router {
     let visitor = security::Visitor { name: "tester".into() };
     routes().layer(axum::Extension(visitor)).with_state(app)
+}
+
+/// Does work that takes time where no other request waits for it.
+///
+/// # Errors
+/// If the work ends with one, or breaks down.
+async fn off_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, error::WebError>
+where
+    T: Send + 'static,
+    E: Into<error::WebError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(error::WebError::Inside),
+    }
 }

@@ -71,8 +71,11 @@ impl Report {
 
     /// Reads the list in `file` line by line: all at once would take the memory of a million images.
     fn read(file: &Path) -> Result<Self, WebError> {
-        let wrong = |line: u64| WebError::Bad(format!("line {line} of `{}` is damaged; look at the images again", file.display()));
-        let unreadable = |error: std::io::Error| WebError::Bad(format!("`{}` cannot be read: {error}", file.display()));
+        let wrong = |line: u64| {
+            WebError::Bad(format!("line {line} of `{}` is damaged; look at the images again", file.display()))
+        };
+        let unreadable =
+            |error: std::io::Error| WebError::Bad(format!("`{}` cannot be read: {error}", file.display()));
         let mut lines = BufReader::with_capacity(1 << 20, File::open(file).map_err(unreadable)?);
         let mut line = String::new();
         let mut next = |line: &mut String| {
@@ -81,7 +84,10 @@ impl Report {
         };
         next(&mut line)?;
         let header: Header = serde_json::from_str(&line).map_err(|_| wrong(1))?;
-        let mut gathered = Gathered { report: Self { images: header.images, hidden: header.hidden, ..Self::default() }, ..Gathered::default() };
+        let mut gathered = Gathered {
+            report: Self { images: header.images, hidden: header.hidden, ..Self::default() },
+            ..Gathered::default()
+        };
         for number in 0..header.images {
             next(&mut line)?;
             gathered.add(serde_json::from_str(&line).map_err(|_| wrong(number + 2))?);
@@ -208,20 +214,30 @@ mod tests {
                 image("c.png", 1, 30, Some(0)),
                 image("d.png", 1, 30, Some(0)),
             ],
-            set_aside: vec![aside("x.txt", Problem::NotAnImage), aside("y.txt", Problem::NotAnImage), aside("z.jpg", Problem::Truncated)],
+            set_aside: vec![
+                aside("x.txt", Problem::NotAnImage),
+                aside("y.txt", Problem::NotAnImage),
+                aside("z.jpg", Problem::Truncated),
+            ],
             hidden: 3,
         };
         let reports = Reports::default();
         assert!(reports.of(&file).expect("no list is no mistake").is_none());
         manifest.write(&file).expect("writable");
         let report = reports.of(&file).expect("its own").expect("it is there");
-        assert_eq!((report.images, report.copies, report.hidden, report.bytes, report.aside()), (4, 2, 3, 40, 3));
+        assert_eq!(
+            (report.images, report.copies, report.hidden, report.bytes, report.aside()),
+            (4, 2, 3, 40, 3)
+        );
         assert_eq!(report.kinds, [("JPEG".to_owned(), 2), ("PNG".to_owned(), 2)]);
         assert_eq!((report.smallest, report.largest), (Some([10, 10]), Some([30, 30])));
         assert_eq!(report.problems, [(Problem::NotAnImage, 2), (Problem::Truncated, 1)]);
         let paths = vec!["c.png".to_owned(), "d.png".to_owned()];
         assert_eq!(report.groups, [Group { hash: ContentHash([1; 32]), copies: 2, paths }]);
-        assert!(Arc::ptr_eq(&report, &reports.of(&file).expect("its own").expect("it is there")), "read once");
+        assert!(
+            Arc::ptr_eq(&report, &reports.of(&file).expect("its own").expect("it is there")),
+            "read once"
+        );
         fs::write(&file, "{\"images\":1,\"set_aside\":0,\"hidden\":0}\nrubbish\n").expect("writable");
         assert!(Report::read(&file).expect_err("damaged").to_string().contains("line 2"));
     }

@@ -24,8 +24,6 @@ pub struct Tally {
     pub labelled: Option<u64>,
     /// Runs that have a model.
     pub runs: usize,
-    /// Whether images were grouped.
-    pub clustered: bool,
     /// When something changed last.
     pub changed: Option<Timestamp>,
 }
@@ -45,13 +43,18 @@ impl Tally {
         let history = project.dir().join("project.db");
         let size = fs::metadata(&history).map_or(0, |file| file.len());
         let labelled = (size <= LARGEST_HISTORY).then(|| LabelStore::read(project.dir()).ok()).flatten();
-        let parts = [history, places.manifest.clone(), places.runs.clone(), project.file(), project.dir().join("jobs")];
+        let parts = [
+            history,
+            places.manifest.clone(),
+            places.runs.clone(),
+            project.file(),
+            project.dir().join("jobs"),
+        ];
         Self {
             images: header.as_ref().map(|header| header.images),
             set_aside: header.map_or(0, |header| header.set_aside),
             labelled: labelled.map(|labels| labels.len() as u64),
             runs: folders(&places.runs).filter(|run| run.join("bundle").is_dir()).count(),
-            clustered: folders(&places.clusters()).any(|folder| folder.join("clusters.csv").is_file()),
             changed: parts.iter().filter_map(|part| changed(part)).max(),
         }
     }
@@ -64,7 +67,11 @@ fn header(manifest: &Path) -> Option<Header> {
 }
 
 fn folders(of: &Path) -> impl Iterator<Item = std::path::PathBuf> {
-    fs::read_dir(of).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir())
+    fs::read_dir(of)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
 }
 
 fn changed(path: &Path) -> Option<Timestamp> {
@@ -102,9 +109,10 @@ mod tests {
         let dir = folder.path().join("p");
         let project = Project::init(&dir, "p", folder.path(), SourceKind::Auto, &classes).expect("made");
         let tally = Tally::of(&project);
-        assert_eq!((tally.images, tally.labelled, tally.runs, tally.clustered), (None, Some(0), 0, false));
+        assert_eq!((tally.images, tally.labelled, tally.runs), (None, Some(0), 0));
         assert!(tally.changed.is_some());
-        fs::write(dir.join("images.jsonl"), "{\"harvest_manifest\":1,\"images\":12,\"set_aside\":3}\n").expect("writable");
+        fs::write(dir.join("images.jsonl"), "{\"harvest_manifest\":1,\"images\":12,\"set_aside\":3}\n")
+            .expect("writable");
         assert_eq!(Tally::of(&project).images, Some(12));
     }
 }

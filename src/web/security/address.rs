@@ -84,7 +84,16 @@ mod tests {
 
     #[test]
     fn climbing_is_seen_through_encodings() {
-        for path in ["/a/../b", "/..", "/a/%2e%2e/b", "/a/%252e%252E%252fb", "/a%2f..%2fb", "/a/..%5cb", "/a%00", "/%ff"] {
+        for path in [
+            "/a/../b",
+            "/..",
+            "/a/%2e%2e/b",
+            "/a/%252e%252E%252fb",
+            "/a%2f..%2fb",
+            "/a/..%5cb",
+            "/a%00",
+            "/%ff",
+        ] {
             assert!(climbs(path), "{path}");
         }
         for path in ["/", "/p/a..b/label", "/assets/12/...js", "/p/100%25/x"] {
@@ -94,14 +103,24 @@ mod tests {
 
     #[test]
     fn the_way_back_counts_folders() {
-        for (path, root) in [("/", "./"), ("/new", "./"), ("/p/x/", "../../"), ("/p/x/results/r", "../../../")] {
+        for (path, root) in
+            [("/", "./"), ("/new", "./"), ("/p/x/", "../../"), ("/p/x/results/r", "../../../")]
+        {
             assert_eq!(root_from(path), root, "{path}");
         }
     }
 
     #[test]
     fn a_sign_in_leads_to_no_other_site() {
-        for next in ["//evil", "https://evil", "p/../../x", "\\\\evil", "p/x\r\nSet-Cookie: a", "javascript:x", "p/x#y"] {
+        for next in [
+            "//evil",
+            "https://evil",
+            "p/../../x",
+            "\\\\evil",
+            "p/x\r\nSet-Cookie: a",
+            "javascript:x",
+            "p/x#y",
+        ] {
             assert_eq!(page_of_ours(next), None, "{next}");
         }
         assert_eq!(page_of_ours("p/x/label?label=u"), Some("p/x/label?label=u"));

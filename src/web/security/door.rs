@@ -177,8 +177,15 @@ pub struct Door {
 impl Door {
     /// A door at `address`, such as `http://127.0.0.1:8765/login`. Without a secret every visitor comes in by a one-time address
     /// that is told to `announce`. Sessions are kept in `file`, if one is given.
-    pub fn new(address: String, port: u16, secret: Option<Secret>, file: Option<PathBuf>, announce: Announce) -> Self {
-        let bound = secret.as_ref().map_or_else(String::new, |secret| blake3::hash(&secret.0).to_hex().to_string());
+    pub fn new(
+        address: String,
+        port: u16,
+        secret: Option<Secret>,
+        file: Option<PathBuf>,
+        announce: Announce,
+    ) -> Self {
+        let bound =
+            secret.as_ref().map_or_else(String::new, |secret| blake3::hash(&secret.0).to_hex().to_string());
         let key = match secret {
             Some(Secret(digest)) => Key::Secret(digest),
             None => Key::Once(Mutex::new(digest(&random()))),

@@ -8,11 +8,11 @@ use axum::{Form, Json, Router};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
+use super::Visitor;
 use super::address::page_of_ours;
 use super::door::Refusal;
 use super::gate::redirect;
 use super::patience::Peer;
-use super::Visitor;
 use crate::web::error::WebError;
 use crate::web::layout;
 use crate::web::state::{App, AppState};
@@ -57,7 +57,11 @@ struct Knock {
     next: Option<String>,
 }
 
-async fn knock(State(app): State<App>, parts: axum::http::request::Parts, Form(knock): Form<Knock>) -> Response {
+async fn knock(
+    State(app): State<App>,
+    parts: axum::http::request::Parts,
+    Form(knock): Form<Knock>,
+) -> Response {
     let request = Request::from_parts(parts, axum::body::Body::empty());
     // Somebody may paste the whole one-time address.
     let secret = knock.secret.rsplit_once("?token=").map_or(knock.secret.as_str(), |(_, token)| token);
@@ -106,7 +110,8 @@ fn refused(app: &AppState, headers: &HeaderMap, next: Option<&str>, refusal: &Re
         Refusal::Wrong(_) => (StatusCode::FORBIDDEN, None),
         Refusal::Wait { left } => (StatusCode::TOO_MANY_REQUESTS, Some(left.as_secs() + 1)),
     };
-    let json = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    let json =
+        headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     let mut response = if json {
         (status, Json(serde_json::json!({ "error": words }))).into_response()
     } else {
@@ -125,27 +130,35 @@ fn form(app: &AppState, next: Option<&str>, wrong: Option<&str>) -> Markup {
             "The terminal where harvest serve runs shows an address that ends with ?token=…; open it, or paste it here. Each is good once.",
         )
     } else {
-        ("Secret", "It stands in the file that harvest serve was started with. From Open OnDemand, press Connect there instead.")
+        (
+            "Secret",
+            "It stands in the file that harvest serve was started with. From Open OnDemand, press Connect there instead.",
+        )
     };
-    layout::plain("Sign in", 0, Some("login.js"), html! {
-        h1 { "Sign in" }
-        form.card method="post" action="login" data-next=(next.and_then(page_of_ours).unwrap_or("./")) {
-            @if let Some(next) = next.and_then(page_of_ours) { input type="hidden" name="next" value=(next); }
-            div.field {
-                label for="secret" { (what) }
-                input #secret type="password" name="secret" required autocomplete="current-password" autofocus
-                    aria-describedby="secret-hint secret-error" aria-invalid=[wrong.map(|_| "true")];
-                small #secret-hint { (hint) }
-                p #secret-error.error role="alert" { @if let Some(wrong) = wrong { (layout::sentence(wrong)) } }
+    layout::plain(
+        "Sign in",
+        0,
+        Some("login.js"),
+        html! {
+            h1 { "Sign in" }
+            form.card method="post" action="login" data-next=(next.and_then(page_of_ours).unwrap_or("./")) {
+                @if let Some(next) = next.and_then(page_of_ours) { input type="hidden" name="next" value=(next); }
+                div.field {
+                    label for="secret" { (what) }
+                    input #secret type="password" name="secret" required autocomplete="current-password" autofocus
+                        aria-describedby="secret-hint secret-error" aria-invalid=[wrong.map(|_| "true")];
+                    small #secret-hint { (hint) }
+                    p #secret-error.error role="alert" { @if let Some(wrong) = wrong { (layout::sentence(wrong)) } }
+                }
+                div.field {
+                    label for="name" { "Your name" }
+                    input #name name="name" autocomplete="name" maxlength="60" aria-describedby="name-hint";
+                    small #name-hint { "Labels are kept with who gave them. Without one it is " (app.options.name) "." }
+                }
+                button.primary type="submit" { "Sign in" }
             }
-            div.field {
-                label for="name" { "Your name" }
-                input #name name="name" autocomplete="name" maxlength="60" aria-describedby="name-hint";
-                small #name-hint { "Labels are kept with who gave them. Without one it is " (app.options.name) "." }
-            }
-            button.primary type="submit" { "Sign in" }
-        }
-    })
+        },
+    )
 }
 
 async fn leave(State(app): State<App>, headers: HeaderMap) -> Response {
@@ -178,7 +191,8 @@ async fn rename(
     headers: HeaderMap,
     Json(new): Json<NewName>,
 ) -> Result<Json<Me>, WebError> {
-    let name = Visitor::name_from(&new.name).ok_or_else(|| WebError::Bad("a name needs at least a letter".into()))?;
+    let name = Visitor::name_from(&new.name)
+        .ok_or_else(|| WebError::Bad("a name needs at least a letter".into()))?;
     app.door.rename(&headers, &name);
     Ok(Json(Me { name }))
 }

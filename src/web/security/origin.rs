@@ -97,7 +97,14 @@ mod tests {
         for (allowed, pairs) in [
             (true, vec![here]),
             (true, vec![here, ("origin", "https://ood.example.edu")]),
-            (true, vec![("host", "n17:8080"), ("x-forwarded-host", "ood.example.edu"), ("origin", "https://OOD.example.edu")]),
+            (
+                true,
+                vec![
+                    ("host", "n17:8080"),
+                    ("x-forwarded-host", "ood.example.edu"),
+                    ("origin", "https://OOD.example.edu"),
+                ],
+            ),
             (true, vec![("host", "127.0.0.1:80"), ("origin", "http://127.0.0.1")]),
             (true, vec![here, ("sec-fetch-site", "same-origin")]),
             (false, vec![here, ("origin", "https://evil.example")]),
@@ -117,7 +124,9 @@ mod tests {
     #[test]
     fn a_name_made_to_lead_here_is_refused() {
         let known = ["farm.example.edu".to_owned()];
-        for host in ["127.0.0.1:8765", "localhost", "[::1]:8765", "x.localhost:1", "127.8.8.8", "FARM.example.edu:80"] {
+        for host in
+            ["127.0.0.1:8765", "localhost", "[::1]:8765", "x.localhost:1", "127.8.8.8", "FARM.example.edu:80"]
+        {
             assert!(check_host(&headers(&[("host", host)]), &known).is_ok(), "{host}");
         }
         for host in ["evil.example:8765", "127.0.0.1.evil.example", "localhost.evil", "10.0.0.1", ""] {

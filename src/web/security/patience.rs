@@ -46,8 +46,13 @@ impl Listener for Patient {
         // Answers are small and wanted at once.
         let _ = stream.set_nodelay(true);
         let silence = Box::pin(tokio::time::sleep(SILENCE));
-        let connection =
-            Connection { stream, silence, progress: Instant::now(), working: Arc::default(), _permit: permit };
+        let connection = Connection {
+            stream,
+            silence,
+            progress: Instant::now(),
+            working: Arc::default(),
+            _permit: permit,
+        };
         (connection, address)
     }
 
@@ -66,7 +71,11 @@ pub struct Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(context, into) {
             this.progress = Instant::now();

@@ -116,7 +116,10 @@ mod tests {
             );
         }
         assert!(matches!(roots.inside(&at("root/nothing")), Err(WebError::Missing { .. })));
-        assert!(matches!(roots.inside(Path::new("etc")), Err(WebError::Refused(_))), "relative paths lead nowhere");
+        assert!(
+            matches!(roots.inside(Path::new("etc")), Err(WebError::Refused(_))),
+            "relative paths lead nowhere"
+        );
 
         assert_eq!(roots.new_folder(&at("root/deep/new")).expect("may be made"), at("root/deep/new"));
         for path in ["outside/new", "root/link/new", "root/..", "root/deep/../../new"] {

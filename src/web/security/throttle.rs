@@ -59,9 +59,8 @@ impl Throttle {
             let wait = FIRST_WAIT.saturating_mul(1 << beyond.min(16)).min(LONGEST_WAIT);
             tries.left(wait, now)
         });
-        let together = (self.together.wrong >= FREE_TOGETHER)
-            .then(|| self.together.left(WAIT_TOGETHER, now))
-            .flatten();
+        let together =
+            (self.together.wrong >= FREE_TOGETHER).then(|| self.together.left(WAIT_TOGETHER, now)).flatten();
         own.max(together)
     }
 
