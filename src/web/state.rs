@@ -113,6 +113,8 @@ impl AppState {
         let desk = Arc::new(Desk::open(key.clone(), Project::open(&dir)?)?);
         self.desks.lock().unwrap_or_else(PoisonError::into_inner).insert(key, desk.clone());
         self.known.used(&dir);
+        // Those that were started before this server was.
+        super::work::watch(&desk, None);
         Ok(desk)
     }
 

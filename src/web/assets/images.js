@@ -2,4 +2,7 @@
 
 import { watchPanels } from "./job.js";
 
-watchPanels();
+watchPanels((job) => {
+  // The server reads the new list in this moment.
+  if (job.state === "done") setTimeout(() => location.reload(), 1200);
+});

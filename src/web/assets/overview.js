@@ -7,7 +7,7 @@ const over = ["done", "stopped", "failed"];
 let seen = false;
 
 function row(job) {
-  const share = job.progress?.total ? job.progress.done / job.progress.total : null;
+  const share = job.progress?.total > 0 ? job.progress.position / job.progress.total : null;
   return make("li", { class: "next" },
     make("span", { class: "mark", "aria-hidden": "true" }, "…"),
     make("h2", {}, job.title),
