@@ -290,6 +290,12 @@ impl FromRequestParts<App> for AtDesk {
             UrlPath::<std::collections::HashMap<String, String>>::from_request_parts(parts, app)
                 .await
                 .map_err(|_| WebError::NoProject)?;
-        app.desk(all.get("key").ok_or(WebError::NoProject)?).map(Self)
+        let key = all.get("key").ok_or(WebError::NoProject)?.clone();
+        if let Some(desk) = app.opened(&key) {
+            return Ok(Self(desk));
+        }
+        let app = app.clone();
+        let opened = tokio::task::spawn_blocking(move || app.desk(&key)).await;
+        opened.map_err(|_| WebError::NoProject)?.map(Self)
     }
 }
