@@ -66,7 +66,7 @@ impl Page<'_> {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     base href=(base);
-                    title { (self.title) " · HARVEST" }
+                    title { (self.title) @if let Some((desk, _)) = self.project { " · " (desk.project().name()) } " · HARVEST" }
                     link rel="icon" href=(asset("icon.svg"));
                     link rel="stylesheet" href=(asset("base.css"));
                     @if let Some(style) = self.style { link rel="stylesheet" href=(asset(style)); }
