@@ -23,3 +23,6 @@ pub fn routes() -> Router<App> {
         .merge(events::routes())
         .merge(history::routes())
 }
+
+#[cfg(test)]
+mod tests;
