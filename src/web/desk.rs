@@ -290,12 +290,11 @@ impl FromRequestParts<App> for AtDesk {
             UrlPath::<std::collections::HashMap<String, String>>::from_request_parts(parts, app)
                 .await
                 .map_err(|_| WebError::NoProject)?;
-        let key = all.get("key").ok_or(WebError::NoProject)?;
-        if let Some(desk) = app.opened(key) {
+        let key = all.get("key").ok_or(WebError::NoProject)?.clone();
+        if let Some(desk) = app.opened(&key) {
             return Ok(Self(desk));
         }
-        // A project of a million images takes a while to open, and other requests need not wait for it.
-        let (app, key) = (app.clone(), key.clone());
+        let app = app.clone();
         let opened = tokio::task::spawn_blocking(move || app.desk(&key)).await;
         opened.map_err(|_| WebError::NoProject)?.map(Self)
     }

@@ -33,10 +33,13 @@ impl World {
         std::fs::create_dir(&root).expect("writable");
         let classes = Classes::categorical(["healthy", "rust"]).expect("the names are good");
         let dir = folder.path().join("leaves");
-        let project = Project::init(&dir, "leaves", &root, SourceKind::Folder, &classes).expect("all is well");
-        let images = (0..6).map(|n| record(&format!("field{}/{n}.png", n % 2), if n == 4 { 3 } else { n })).collect();
+        let project =
+            Project::init(&dir, "leaves", &root, SourceKind::Folder, &classes).expect("all is well");
+        let images =
+            (0..6).map(|n| record(&format!("field{}/{n}.png", n % 2), if n == 4 { 3 } else { n })).collect();
         let source = Source::Folder { root: root.clone() };
-        let mut manifest = Manifest { source, root, classes: Vec::new(), images, set_aside: Vec::new(), hidden: 0 };
+        let mut manifest =
+            Manifest { source, root, classes: Vec::new(), images, set_aside: Vec::new(), hidden: 0 };
         manifest.link_duplicates();
         manifest.write(&Places::in_project(&project).manifest).expect("writable");
         let app = AppState::new(ServeOptions::local(vec![folder.path().to_owned()]));
@@ -92,8 +95,14 @@ async fn labels_are_given_counted_taken_back_and_remembered() {
         project["counts"],
         json!({ "images": 6, "distinct": 5, "labelled": 3, "unlabelled": 1, "not_sure": 0, "none": 1, "bad": 0 })
     );
-    assert_eq!(project["classes"][1], json!({ "id": 1, "name": "rust", "colour": "#e69f00", "description": "", "count": 3 }));
-    assert_eq!((&project["me"], &project["kind"], &project["target"]), (&json!("tester"), &json!("categorical"), &json!(80)));
+    assert_eq!(
+        project["classes"][1],
+        json!({ "id": 1, "name": "rust", "colour": "#e69f00", "description": "", "count": 3 })
+    );
+    assert_eq!(
+        (&project["me"], &project["kind"], &project["target"]),
+        (&json!("tester"), &json!("categorical"), &json!(80))
+    );
     let undone = world.done("api/undo", json!({ "request": "3" })).await;
     assert_eq!(undone["images"], json!([[hashes[2], null]]));
     assert_eq!(undone["words"], "Taken back: 1 image, now without a label.");
@@ -104,7 +113,10 @@ async fn labels_are_given_counted_taken_back_and_remembered() {
         world.done("api/undo", json!({ "request": request })).await;
     }
     let nothing = world.done("api/undo", json!({ "request": "7" })).await;
-    assert_eq!((&nothing["action"], &nothing["words"]), (&Value::Null, &json!("There is nothing to take back.")));
+    assert_eq!(
+        (&nothing["action"], &nothing["words"]),
+        (&Value::Null, &json!("There is nothing to take back."))
+    );
     let history = world.get(&format!("api/history?image={}", hashes[0])).await.1;
     let entries = history["entries"].as_array().expect("a list");
     assert_eq!(entries.len(), 2);
@@ -113,7 +125,8 @@ async fn labels_are_given_counted_taken_back_and_remembered() {
     assert_eq!((&entries[1]["who"], &entries[1]["path"]), (&json!("tester"), &json!("field0/0.png")));
     let page = world.get("api/history?count=3&before=7").await.1;
     assert_eq!(page["more"], true);
-    let ids: Vec<_> = page["entries"].as_array().expect("a list").iter().map(|entry| entry["id"].clone()).collect();
+    let ids: Vec<_> =
+        page["entries"].as_array().expect("a list").iter().map(|entry| entry["id"].clone()).collect();
     assert_eq!(ids, [6, 5, 4]);
 }
 
@@ -124,17 +137,45 @@ async fn places_in_a_view_stand_for_images() {
     let click = json!({ "request": "1", "view": view, "from": 1, "to": 4, "label": 0 });
     assert_eq!(world.done("api/label", click).await["count"], 3);
     for (body, status, words) in [
-        (json!({ "request": "2", "view": "gone", "from": 0, "to": 1, "label": 0 }), StatusCode::GONE, "load it again"),
-        (json!({ "request": "2", "view": view, "from": 9, "to": 12, "label": 0 }), StatusCode::BAD_REQUEST, "no image"),
-        (json!({ "request": "2", "view": view, "cluster": 3, "label": 0 }), StatusCode::BAD_REQUEST, "no image"),
+        (
+            json!({ "request": "2", "view": "gone", "from": 0, "to": 1, "label": 0 }),
+            StatusCode::GONE,
+            "load it again",
+        ),
+        (
+            json!({ "request": "2", "view": view, "from": 9, "to": 12, "label": 0 }),
+            StatusCode::BAD_REQUEST,
+            "no image",
+        ),
+        (
+            json!({ "request": "2", "view": view, "cluster": 3, "label": 0 }),
+            StatusCode::BAD_REQUEST,
+            "no image",
+        ),
         (json!({ "request": "2", "view": view, "label": 0 }), StatusCode::BAD_REQUEST, "say which images"),
         (json!({ "request": "2", "images": [], "label": 0 }), StatusCode::BAD_REQUEST, "no image"),
-        (json!({ "request": "2", "images": ["0".repeat(64)], "label": 0 }), StatusCode::BAD_REQUEST, "not in the project"),
+        (
+            json!({ "request": "2", "images": ["0".repeat(64)], "label": 0 }),
+            StatusCode::BAD_REQUEST,
+            "not in the project",
+        ),
         (json!({ "request": "2", "images": ["zz"], "label": 0 }), StatusCode::BAD_REQUEST, ""),
-        (json!({ "request": "2", "images": [world.hashes[0]], "label": 7 }), StatusCode::BAD_REQUEST, "no class number 7"),
-        (json!({ "request": "2", "images": [world.hashes[0]], "label": "q" }), StatusCode::BAD_REQUEST, "no label"),
+        (
+            json!({ "request": "2", "images": [world.hashes[0]], "label": 7 }),
+            StatusCode::BAD_REQUEST,
+            "no class number 7",
+        ),
+        (
+            json!({ "request": "2", "images": [world.hashes[0]], "label": "q" }),
+            StatusCode::BAD_REQUEST,
+            "no label",
+        ),
         (json!({ "request": "2", "images": [world.hashes[0]] }), StatusCode::BAD_REQUEST, "label"),
-        (json!({ "request": "", "images": [world.hashes[0]], "label": 0 }), StatusCode::BAD_REQUEST, "characters"),
+        (
+            json!({ "request": "", "images": [world.hashes[0]], "label": 0 }),
+            StatusCode::BAD_REQUEST,
+            "characters",
+        ),
         (json!({ "request": "2", "image": "x", "label": 0 }), StatusCode::BAD_REQUEST, "unknown field"),
     ] {
         let (found, said) = world.refused("api/label", body).await;
@@ -151,14 +192,21 @@ async fn classes_change_and_everybody_is_told() {
         let classes = project["classes"].as_array().expect("a list");
         classes.iter().map(|class| class["name"].as_str().expect("text").to_owned()).collect()
     };
-    let added = world.done("api/classes", json!({ "op": "add", "name": "blight", "colour": "#123456" })).await;
+    let added =
+        world.done("api/classes", json!({ "op": "add", "name": "blight", "colour": "#123456" })).await;
     assert_eq!(names(&added), ["healthy", "rust", "blight"]);
-    world.done("api/classes", json!({ "op": "change", "id": 1, "name": "leaf rust", "description": "orange" })).await;
+    world
+        .done("api/classes", json!({ "op": "change", "id": 1, "name": "leaf rust", "description": "orange" }))
+        .await;
     let ordered = world.done("api/classes", json!({ "op": "reorder", "ids": [2, 0, 1] })).await;
     assert_eq!(names(&ordered), ["blight", "healthy", "leaf rust"]);
     world.done("api/label", json!({ "request": "1", "images": [world.hashes[0]], "label": 2 })).await;
-    let merged = world.done("api/classes", json!({ "op": "merge", "from": 2, "into": 1, "request": "m" })).await;
-    assert_eq!((names(&merged), &merged["classes"][1]["count"]), (vec!["healthy".into(), "leaf rust".into()], &json!(1)));
+    let merged =
+        world.done("api/classes", json!({ "op": "merge", "from": 2, "into": 1, "request": "m" })).await;
+    assert_eq!(
+        (names(&merged), &merged["classes"][1]["count"]),
+        (vec!["healthy".into(), "leaf rust".into()], &json!(1))
+    );
     let undone = world.done("api/undo", json!({ "request": "2" })).await;
     assert_eq!(undone["words"], "Taken back: 1 image, now “blight”. The class “blight” is there again.");
     let deleted = world.done("api/classes", json!({ "op": "delete", "id": 2 })).await;
@@ -181,8 +229,10 @@ async fn classes_change_and_everybody_is_told() {
         events.push(serde_json::to_value(&*told.event).expect("plain"));
     }
     let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().expect("text")).collect();
-    let expected =
-        ["classes", "classes", "classes", "labels", "labels", "classes", "classes", "labels", "labels", "classes"];
+    let expected = [
+        "classes", "classes", "classes", "labels", "labels", "classes", "classes", "labels", "labels",
+        "classes",
+    ];
     assert_eq!(kinds, expected);
     assert_eq!((&events[3]["who"], &events[3]["images"]), (&json!("tester"), &json!([[world.hashes[0], 2]])));
 }
@@ -202,7 +252,8 @@ async fn whoever_comes_back_after_missing_something_loads_anew() {
         world.done("api/label", label).await;
         let bytes = response.into_body().into_data_stream().next().await.expect("something was told");
         let text = String::from_utf8(bytes.expect("no error").to_vec()).expect("text");
-        let id = text.lines().find_map(|line| line.strip_prefix("id: ")).expect("every event has one").to_owned();
+        let id =
+            text.lines().find_map(|line| line.strip_prefix("id: ")).expect("every event has one").to_owned();
         (text, id)
     };
     let (text, id) = first(None).await;
@@ -246,12 +297,15 @@ async fn an_edited_project_file_is_seen_and_a_broken_one_named() {
     let file = world.desk.project().file();
     let text = std::fs::read_to_string(&file).expect("readable");
     let edited = text.replace("1 = \"rust\"\n", "1 = \"leaf rust\"\n") + "\nlabels_per_class = 30\n";
-    std::fs::write(&file, edited.replace("\nlabels_per_class", "\n[data]\nlabels_per_class")).expect("writable");
+    std::fs::write(&file, edited.replace("\nlabels_per_class", "\n[data]\nlabels_per_class"))
+        .expect("writable");
     let project = world.get("api/project").await.1;
     let words = project["notes"][0].as_str().expect("[data] is there twice").to_owned();
     assert!(words.contains("harvest.toml:"), "{words}");
     assert_eq!(project["classes"][1]["name"], "rust", "what it said before holds");
-    let edited = edited.replace("\nlabels_per_class = 30\n", "").replace("[data]\n", "[data]\nlabels_per_class = 30\n");
+    let edited = edited
+        .replace("\nlabels_per_class = 30\n", "")
+        .replace("[data]\n", "[data]\nlabels_per_class = 30\n");
     std::fs::write(&file, edited).expect("writable");
     let project = world.get("api/project").await.1;
     assert_eq!((&project["classes"][1]["name"], &project["target"]), (&json!("leaf rust"), &json!(30)));
