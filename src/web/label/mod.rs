@@ -32,3 +32,6 @@ pub fn routes() -> Router<App> {
         .merge(pictures::routes())
         .merge(views::routes())
 }
+
+#[cfg(test)]
+mod tests;
