@@ -99,7 +99,7 @@ impl Page<'_> {
 
 /// A page for those who have not come in: nothing on it asks the server for what only visitors may know.
 pub fn plain(title: &str, depth: usize, script: Option<&str>, content: Markup) -> Markup {
-    Page { title, depth, project: None, script, style: None }.frame(false, content)
+    Page { title, depth, project: None, script, style: Some("pages.css") }.frame(false, content)
 }
 
 /// What went wrong, as a page with a way on.

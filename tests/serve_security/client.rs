@@ -57,8 +57,9 @@ impl World {
     pub fn serve_with(&self, more: &[&str]) -> Server {
         let ready = self.at("ready");
         let _ = std::fs::remove_file(&ready);
-        let arguments = ["serve", "--roots", ".", "--port", "0", "--ready-file", "../ready"];
-        let child = self.command(&[&arguments[..], more].concat()).stdout(Stdio::piped()).spawn();
+        let arguments = ["serve", "--roots", ".", "--ready-file", "../ready"];
+        let port = if more.contains(&"--port") { &[][..] } else { &["--port", "0"] };
+        let child = self.command(&[&arguments[..], port, more].concat()).stdout(Stdio::piped()).spawn();
         let mut server = Server { child: child.expect("the program starts"), port: 0, ready };
         let begun = Instant::now();
         while server.port == 0 {

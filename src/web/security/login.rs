@@ -142,7 +142,7 @@ fn form(app: &AppState, next: Option<&str>, wrong: Option<&str>) -> Markup {
         Some("login.js"),
         html! {
             h1 { "Sign in" }
-            form.card method="post" action="login" data-next=(next.and_then(page_of_ours).unwrap_or("./")) {
+            form.card.sign-in method="post" action="login" data-next=(next.and_then(page_of_ours).unwrap_or("./")) {
                 @if let Some(next) = next.and_then(page_of_ours) { input type="hidden" name="next" value=(next); }
                 div.field {
                     label for="secret" { (what) }
