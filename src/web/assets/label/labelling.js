@@ -62,7 +62,10 @@ export class Labelling extends EventTarget {
   /** Labels one image. Whether that was possible: not while it loads. */
   one(index, code, how) {
     const row = this.#view.row(index);
-    if (!row) return false;
+    if (!row) {
+      this.#say("This image is still loading.");
+      return false;
+    }
     this.#send([[row, this.labelAt(index).code]], code, how);
     return true;
   }
@@ -82,11 +85,16 @@ export class Labelling extends EventTarget {
   }
 
   undo() {
-    this.#outbox.add({ path: "api/undo", body: {} });
+    this.#back("api/undo", "Undo");
   }
 
   redo() {
-    this.#outbox.add({ path: "api/redo", body: {} });
+    this.#back("api/redo", "Redo");
+  }
+
+  #back(path, words) {
+    this.#outbox.add({ path, body: {} });
+    if (this.#outbox.trouble) this.#say(`${words} waits for the server.`);
   }
 
   /** Takes in what the server says of some images: `[hash, code]`, at a version, by somebody. */

@@ -101,7 +101,7 @@ export class Viewer extends EventTarget {
     if (next) new Image().src = here(`i/${next.h}`);
     const size = row.w ? `${row.w[0]} × ${row.w[1]} pixels` : null;
     const facts = [
-      ["File", row.n], ["Size", size], ["Taken or changed", row.t ? ago(row.t) : null],
+      ["File", row.n], ["Size", size], ["Changed", row.t ? ago(row.t) : null],
       ["Cluster", row.k ?? null], ["Copies", row.d > 1 ? images(row.d) : null],
     ];
     byId("viewer-facts").replaceChildren(...facts.filter(([, value]) => value !== null).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
