@@ -23,7 +23,16 @@ async function open(page, query = "") {
   await page.waitForSelector(".cell:not(.loading)");
 }
 
-const api = (page, path) => page.evaluate((address) => fetch(address, { headers: { accept: "application/json" } }).then((answer) => answer.json()), new URL(`p/${key}/api/${path}`, root).href);
+/** Asks the server, or tells it if there is a `body`, as the page's visitor. */
+const api = (page, path, body) =>
+  page.evaluate(
+    async ([address, body]) => {
+      const headers = { accept: "application/json", "content-type": "application/json" };
+      const answer = await fetch(address, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+      return answer.json();
+    },
+    [new URL(`p/${key}/api/${path}`, root).href, body],
+  );
 const cell = (page, place) => page.locator(`.row[aria-rowindex] .cell`).nth(place);
 const hashOf = (page, place) => cell(page, place).locator("img").getAttribute("src").then((src) => /t\/([0-9a-f]+)\.jpg/.exec(src)[1]);
 const label = (page, place) => cell(page, place).getAttribute("aria-label");
@@ -41,11 +50,9 @@ await open(page);
 const project = await api(page, "project");
 const [first, second] = project.classes;
 const view = await api(page, "view?");
-const cleared = await page.evaluate(async ([address, body]) => {
-  const answer = await fetch(address, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
-  return answer.status;
-}, [new URL(`p/${key}/api/label`, root).href, { request: crypto.randomUUID(), view: view.view, from: 0, to: Math.min(view.total, 60), label: null, how: "test" }]);
-claim("labels of a range of the view can be removed", cleared === 200, String(cleared));
+const range = { view: view.view, from: 0, to: Math.min(view.total, 60) };
+const cleared = await api(page, "label", { request: crypto.randomUUID(), ...range, label: null, how: "test" });
+claim("labels of a range of the view can be removed", cleared.version > 0, JSON.stringify(cleared));
 
 // What is in the page.
 

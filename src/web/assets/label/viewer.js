@@ -124,9 +124,13 @@ export class Viewer extends EventTarget {
   #classes(row) {
     const { project, keys, labelling } = this.#page;
     const { code } = labelling.labelAt(this.index);
+    const shared = { project, keys, plain: true };
     const buttons = [
-      ...project.data.classes.map((each, position) => classButton(each, position, { project, keys, pressed: code === each.id, guess: row.p === each.id && code === null, plain: true })),
-      ...STATES.map((each) => stateButton(each, { project, keys, pressed: code === each.code, plain: true })),
+      ...project.data.classes.map((each, position) => {
+        const guess = row.p === each.id && code === null;
+        return classButton(each, position, { ...shared, pressed: code === each.id, guess });
+      }),
+      ...STATES.map((each) => stateButton(each, { ...shared, pressed: code === each.code })),
     ];
     const list = byId("viewer-classes");
     const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
