@@ -13,8 +13,7 @@ if (!out) {
 }
 const session = await Session.start(base, out);
 const claim = session.claim.bind(session);
-const root = new URL(base);
-root.search = "";
+const { root } = session;
 const address = (query = "") => new URL(`p/${key}/label${query}`, root).href;
 
 /** Opens the label page and waits for its images. */
