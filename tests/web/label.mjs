@@ -254,6 +254,13 @@ if (project.has.map) {
   await page.mouse.move(canvas.x + canvas.width * 0.7, canvas.y + canvas.height * 0.7, { steps: 5 });
   await page.mouse.up();
   claim("a box on the map filters the grid", (await until(() => page.url().includes("box="))) === true);
+  await page.locator("label[for=map-lasso]").click();
+  await page.mouse.move(canvas.x + canvas.width * 0.3, canvas.y + canvas.height * 0.3);
+  await page.mouse.down();
+  for (const [x, y] of [[0.9, 0.3], [0.9, 0.6], [0.5, 0.8], [0.2, 0.6]]) await page.mouse.move(canvas.x + canvas.width * x, canvas.y + canvas.height * y, { steps: 3 });
+  await session.picture(page, "label-lasso");
+  await page.mouse.up();
+  claim("a lasso on the map selects", (await until(() => page.locator("#selection").isVisible())) === true, await page.locator("#selection-count").textContent());
   await settle(page);
   await session.picture(page, "label-map");
   await session.accessible(page, "map");

@@ -57,7 +57,7 @@ page.status = status;
 page.keysDialog = new KeysDialog(keys, project);
 page.editor = new ClassEditor(project, refresh);
 const commands = new Commands(page);
-const map = new ImageMap(project, filters, goTo);
+const map = new ImageMap(project, filters, { open: goTo, select: (hashes) => selection.names(hashes) });
 const history = new History(project, goTo);
 const classList = new ClassList(project, keys, (code) => commands.choose(code));
 
