@@ -16,6 +16,7 @@ mod predict;
 mod probe;
 mod sample;
 mod scan;
+mod serve;
 mod signals;
 mod sweep;
 mod train;
@@ -72,11 +73,31 @@ enum Verb {
     /// Look at the settings.
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Show the page where images are labelled, models trained and results looked at.
+    Serve(serve::Serve),
     /// Show devices, versions, and what is missing.
     Doctor(doctor::Doctor),
     /// Measure speed and memory.
     #[command(subcommand)]
     Bench(bench::Bench),
+}
+
+impl Verb {
+    /// Whether nothing is lost if it ends as soon as nobody reads what it prints. Those that train, serve or talk to others
+    /// write to much else, and must not die of that.
+    fn only_prints(&self) -> bool {
+        match self {
+            Self::Doctor(_)
+            | Self::Config(_)
+            | Self::Scan(_)
+            | Self::Sample(_)
+            | Self::Label(_)
+            | Self::Init(_) => true,
+            Self::Evaluate(_) | Self::Predict(_) | Self::Probe(_) | Self::Labels(_) | Self::Export(_) => true,
+            Self::Weights(weights) => weights.only_prints(),
+            _ => false,
+        }
+    }
 }
 
 /// For an end that is to be followed by another start; the same as of a rank that has lost another.
@@ -86,6 +107,9 @@ const COME_BACK: u8 = harvest_collectives::EXIT_LOST as u8;
 /// person, 75 when stopped or lost in order to be started again.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.verb.only_prints() {
+        signals::end_with_the_reader();
+    }
     let result = match arguments.verb {
         Verb::Demo(verb) => verb.run(),
         Verb::Init(verb) => verb.run(),
@@ -103,6 +127,7 @@ pub fn run() -> ExitCode {
         Verb::Export(verb) => verb.run(),
         Verb::Weights(verb) => verb.run(),
         Verb::Config(verb) => verb.run(),
+        Verb::Serve(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
     };

@@ -13,11 +13,12 @@ export function here(path) {
   return url(`p/${project}/${path}`);
 }
 
-/** A request that failed, in words for people. `status` is 0 if the server cannot be reached. */
+/** A request that failed, in words for people. `status` is 0 if the server cannot be reached; `body` is what it answered. */
 export class Failed extends Error {
-  constructor(words, status) {
+  constructor(words, status, body = null) {
     super(words);
     this.status = status;
+    this.body = body;
   }
 }
 
@@ -29,12 +30,14 @@ async function answer(request) {
     throw new Failed("The server cannot be reached.", 0);
   }
   if (response.status === 401) {
-    location.assign(url("login"));
+    const login = url("login");
+    login.searchParams.set("next", location.href.slice(document.baseURI.length));
+    location.assign(login);
     throw new Failed("You are no longer signed in.", 401);
   }
   const kind = response.headers.get("content-type") ?? "";
   const body = kind.includes("json") ? await response.json() : await response.text();
-  if (!response.ok) throw new Failed(body.error ?? `The server answered ${response.status}.`, response.status);
+  if (!response.ok) throw new Failed(body.error ?? `The server answered ${response.status}.`, response.status, body);
   return body;
 }
 
@@ -83,8 +86,43 @@ export function colour(root = document) {
 }
 colour();
 
+// Where the parts of a project do not fit beside each other, ours is in sight.
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A fragment would lead to the root, where `<base>` points.
 document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault();
   document.getElementById("main").focus();
 });
+
+// Light, dark, or as the system has it.
+const THEME = "harvest:theme";
+const THEMES = [["", "◐", "as the system"], ["light", "○", "light"], ["dark", "●", "dark"]];
+
+function themeButton() {
+  const bar = document.querySelector(".bar");
+  if (!bar) return;
+  const now = () => THEMES.findIndex(([name]) => name === (document.documentElement.dataset.theme ?? ""));
+  const button = make("button", { class: "quiet theme", type: "button" });
+  const show = () => {
+    const [, mark, words] = THEMES[now()];
+    button.textContent = mark;
+    button.title = `Colours: ${words}`;
+    button.setAttribute("aria-label", `Colours: ${words}. Change`);
+  };
+  button.addEventListener("click", () => {
+    const [next] = THEMES[(now() + 1) % THEMES.length];
+    if (next) document.documentElement.dataset.theme = next;
+    else delete document.documentElement.dataset.theme;
+    try {
+      localStorage.setItem(THEME, next);
+    } catch {
+      // Until the page is closed.
+    }
+    show();
+    document.dispatchEvent(new Event("themechange"));
+  });
+  show();
+  bar.append(button);
+}
+themeButton();
