@@ -1,7 +1,10 @@
 // Writes photographs of Fashion-MNIST as files whose names say nothing: a folder as somebody who begins a project has it.
+//
+// node tests/web/pictures.mjs IDX_FOLDER FOLDER
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { deflateSync, gunzipSync } from "node:zlib";
 
 const NAMES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
@@ -83,4 +86,11 @@ export function writePhotographs(source, folder, { classes, count, news }) {
   truth.set("copy of the first.png", truth.get("IMG_00000.png"));
   writeFileSync(join(folder, "images", "broken.png"), first.subarray(0, 200));
   return truth;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [source, folder] = process.argv.slice(2);
+  // Trousers, sandals, bags: told apart after a few labels.
+  const truth = writePhotographs(source, folder, { classes: [1, 5, 8], count: 300, news: 12 });
+  writeFileSync(join(folder, "truth.json"), JSON.stringify(Object.fromEntries(truth)));
 }
