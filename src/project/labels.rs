@@ -206,6 +206,20 @@ impl LabelStore {
             .map_err(|source| LabelError::Database { path, source })
     }
 
+    /// The entry that gave each labelled image its current label, as [`Self::current_entries`], without taking the lock.
+    pub fn read_entries(project: &Path) -> Result<Vec<LabelEntry>, LabelError> {
+        let path = project.join("project.db");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let read = |database: Connection| -> rusqlite::Result<Vec<_>> {
+            database.prepare("SELECT * FROM current_labels ORDER BY id")?.query_map([], entry)?.collect()
+        };
+        Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .and_then(read)
+            .map_err(|source| LabelError::Database { path, source })
+    }
+
     /// Writes labels down, all or none, as one action; returns the action. `None` takes a label away.
     pub fn append(
         &mut self,

@@ -25,7 +25,7 @@ use crate::files::{WriteError, atomic_write};
 
 pub use classes::{Class, ClassKind, Classes, ClassesError};
 pub use cluster_table::{ClusterRow, ClusterTableError, read_clusters, write_clusters};
-pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels};
+pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels, write_labels};
 pub use labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore, Undone};
 pub use lock::{Lock, LockError};
 pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session, features};
