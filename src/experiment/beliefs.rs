@@ -183,7 +183,9 @@ impl Believer<'_> {
 fn second_of(said: &Prediction) -> usize {
     let others = said.probabilities.iter().enumerate().filter(|(class, _)| *class != said.class);
     // The first of equals, as everywhere.
-    others.reduce(|best, other| if other.1 > best.1 { other } else { best }).map_or(said.class, |(class, _)| class)
+    others
+        .reduce(|best, other| if other.1 > best.1 { other } else { best })
+        .map_or(said.class, |(class, _)| class)
 }
 
 impl Experiment<'_> {

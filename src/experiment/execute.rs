@@ -136,7 +136,8 @@ impl Experiment<'_> {
         self.team.decide(|| run.begin(&self.described(), arguments))?;
         let trained = self.get_on(&run).and_then(|()| self.trained(&run, progress, stop));
         // What is left to do is to write, which one rank does.
-        let result = trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained, progress, stop)));
+        let result =
+            trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained, progress, stop)));
         if self.team.is_first() {
             match &result {
                 Ok(finished) => run.finish(&finished.summary())?,

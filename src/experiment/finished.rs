@@ -12,9 +12,7 @@ use super::{Dataset, ExperimentError, Finished, Labelling, Places, Shown};
 use crate::data::{ImageCache, Manifest, Split};
 use crate::files::atomic_write;
 use crate::inference::onnx::Storage;
-use crate::inference::{
-    Bundle, CARD, Prediction, Predictor, Reliable, drawn_picture, softmax_row,
-};
+use crate::inference::{Bundle, CARD, Prediction, Predictor, Reliable, drawn_picture, softmax_row};
 use crate::metrics::{Interval, Paired, Scores};
 use crate::project::{LabelStore, Project, Run, RunState};
 use crate::training::evaluate_each;
@@ -198,7 +196,8 @@ impl FinishedRun {
             None => beliefs::class_ids(&self.places(), &self.bundle.classes)?,
         };
         let Self { network, bundle, manifest, split, .. } = self;
-        Ok(Believer { network, bundle, manifest, split, class_ids: &class_ids }.write(cache, file, advance)?)
+        Ok(Believer { network, bundle, manifest, split, class_ids: &class_ids }
+            .write(cache, file, advance)?)
     }
 
     /// How many different images there are to look at.

@@ -62,7 +62,8 @@ impl Labelling {
     pub fn new(folder: &Path, classes: &[String]) -> Result<Self, ExperimentError> {
         let run = Run::open(folder)?;
         let ids = read_class_ids(&run)?.unwrap_or_else(|| (0..classes.len() as u16).collect());
-        let own = ids.into_iter().zip(classes).map(|(id, name)| LabelName { name: name.clone(), id: Some(id) });
+        let own =
+            ids.into_iter().zip(classes).map(|(id, name)| LabelName { name: name.clone(), id: Some(id) });
         Ok(Self {
             images: run.path("inputs/images.jsonl"),
             beliefs: run.path(BELIEFS),
@@ -122,10 +123,8 @@ impl Labelling {
         &self,
         mut take: impl FnMut(&LabelledImage) -> io::Result<()>,
     ) -> Result<(), ExperimentError> {
-        let damaged = |reason: &str| ExperimentError::Damaged {
-            path: self.beliefs.clone(),
-            reason: reason.to_owned(),
-        };
+        let damaged =
+            |reason: &str| ExperimentError::Damaged { path: self.beliefs.clone(), reason: reason.to_owned() };
         let missing = || damaged("it is missing; `harvest labels` makes it");
         let mut beliefs = Beliefs::open(&self.beliefs)?.ok_or_else(missing)?;
         let mut stream = ManifestStream::open(&self.images)?;

@@ -175,7 +175,9 @@ pub enum ExperimentError {
         source: std::io::Error,
     },
     /// Somebody added or deleted classes between the beginning of a command and its work.
-    #[error("the classes of the project were changed while the images were looked through; give the same command again")]
+    #[error(
+        "the classes of the project were changed while the images were looked through; give the same command again"
+    )]
     ClassesChanged,
     /// Not what a run writes.
     #[error("`{path}` is damaged: {reason}", path = path.display())]

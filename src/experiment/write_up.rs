@@ -95,7 +95,8 @@ impl Experiment<'_> {
 
     /// Image by image, so that runs can be compared on the same images.
     fn predictions(&self, folder: &Path, bundle: &Bundle, outcome: &Outcome) -> Result<(), ExperimentError> {
-        let sets = [(&self.split.test, &outcome.test_logits), (&self.split.evaluation, &outcome.evaluation_logits)];
+        let sets =
+            [(&self.split.test, &outcome.test_logits), (&self.split.evaluation, &outcome.evaluation_logits)];
         for ((_, file), (indices, logits)) in PREDICTIONS.into_iter().zip(sets) {
             self.predictions_of(indices, logits, bundle, &folder.join(file))?;
         }

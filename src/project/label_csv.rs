@@ -184,8 +184,7 @@ pub fn write_labels(
         .iter()
         .filter_map(|entry| Some((entry, word(entry)?)))
         .flat_map(|(entry, word)| {
-            let line =
-                move |path: String| [safe(&path), safe(word), safe(&entry.who), entry.at.to_string()];
+            let line = move |path: String| [safe(&path), safe(word), safe(&entry.who), entry.at.to_string()];
             paths(&entry.image).into_iter().map(line)
         })
         .collect();
@@ -242,7 +241,8 @@ mod tests {
         export_labels(&store, &out, path).expect("all is well");
         let text = std::fs::read_to_string(&out).expect("it was written");
         for line in text.lines() {
-            let cells = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes()).into_records();
+            let cells =
+                csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes()).into_records();
             let cells = cells.map(|record| record.expect("a line")).next().expect("one");
             assert!(cells.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@'])), "{line}");
         }

@@ -18,7 +18,8 @@ impl<'a> ManifestStream<'a> {
     /// As [`super::Manifest::read`].
     pub fn open(path: &'a Path) -> Result<Self, ManifestError> {
         let file = File::open(path).map_err(|source| ManifestError::Read { path: path.into(), source })?;
-        let mut lines = Lines { path, reader: BufReader::with_capacity(1 << 18, file), text: vec![], line: 0 };
+        let mut lines =
+            Lines { path, reader: BufReader::with_capacity(1 << 18, file), text: vec![], line: 0 };
         let header: Header = match lines.next::<serde_json::Value>()? {
             Some(value) if value["harvest_manifest"] == VERSION => {
                 serde_json::from_value(value).map_err(|error| lines.problem(error.to_string()))?

@@ -80,7 +80,12 @@ fn mark(run: &Listed) -> Option<Mark<'_>> {
 
 fn described(mark: &Mark) -> String {
     let algorithm = mark.run.algorithm.as_deref().unwrap_or("run");
-    format!("{:.1} % right with {} labels, {algorithm}, {}", 100.0 * mark.accuracy, mark.labels, mark.run.made)
+    format!(
+        "{:.1} % right with {} labels, {algorithm}, {}",
+        100.0 * mark.accuracy,
+        mark.labels,
+        mark.run.made
+    )
 }
 
 /// From 0 in about five round steps.

@@ -111,7 +111,8 @@ mod tests {
         let agreeing = |number, class, confidence| {
             (belief(number, RunPart::Evaluation, class, confidence, 1 - class), class)
         };
-        let mut images = vec![agreeing(1, 0, 0.8), agreeing(2, 0, 0.9), agreeing(3, 1, 0.7), agreeing(4, 1, 0.9)];
+        let mut images =
+            vec![agreeing(1, 0, 0.8), agreeing(2, 0, 0.9), agreeing(3, 1, 0.7), agreeing(4, 1, 0.9)];
         images.push((belief(5, RunPart::Evaluation, 1, 0.95, 0), 0));
         images.push((belief(6, RunPart::Evaluation, 1, 0.55, 0), 0));
         assert_eq!(found(&images), [5], "0.55 is less than the model is sure of class 1 elsewhere");

@@ -57,10 +57,7 @@ async fn latest(AtDesk(desk): AtDesk) -> Result<Markup, WebError> {
     .await
 }
 
-async fn of_run(
-    AtDesk(desk): AtDesk,
-    Path((_, run)): Path<(String, String)>,
-) -> Result<Markup, WebError> {
+async fn of_run(AtDesk(desk): AtDesk, Path((_, run)): Path<(String, String)>) -> Result<Markup, WebError> {
     in_background(move || {
         let project = desk.project();
         show(&desk, &project, &run, &runs::list(&project)?, 3)
@@ -102,7 +99,9 @@ fn show(
         mistakes: mistakes(&run)?,
         suspicious: suspicious(project, &run)?,
         // Curves and settings are no reason not to show the rest.
-        charts: MetricsTable::read(&run.folder.join("metrics.csv")).map(|table| standard_charts(&table)).unwrap_or_default(),
+        charts: MetricsTable::read(&run.folder.join("metrics.csv"))
+            .map(|table| standard_charts(&table))
+            .unwrap_or_default(),
         settings: std::fs::read_to_string(run.folder.join("config.toml")).unwrap_or_default(),
         folder: run.folder.display().to_string(),
         run: &run,
@@ -145,16 +144,12 @@ fn suspicious(project: &Project, run: &Shown) -> Result<Option<(Vec<Suspicious>,
 const REPORT_POLICY: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; \
                              form-action 'none'; frame-ancestors 'none'";
 
-async fn report(
-    AtDesk(desk): AtDesk,
-    Path((_, run)): Path<(String, String)>,
-) -> Result<Response, WebError> {
+async fn report(AtDesk(desk): AtDesk, Path((_, run)): Path<(String, String)>) -> Result<Response, WebError> {
     let bytes = in_background(move || {
         let folder = folder_of(&desk.project(), &run)?;
         let file = file_of(&folder, "report.html")?;
-        std::fs::read(&file).map_err(|error| {
-            ExperimentError::Damaged { path: file, reason: error.to_string() }.into()
-        })
+        std::fs::read(&file)
+            .map_err(|error| ExperimentError::Damaged { path: file, reason: error.to_string() }.into())
     })
     .await?;
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, REPORT_POLICY)];

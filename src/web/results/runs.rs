@@ -54,7 +54,8 @@ fn is_plain(name: &str) -> bool {
 /// # Errors
 /// If there is none of that name.
 pub fn folder_of(project: &Project, name: &str) -> Result<PathBuf, WebError> {
-    let missing = || WebError::Missing { what: format!("run `{}`", name.chars().take(80).collect::<String>()) };
+    let missing =
+        || WebError::Missing { what: format!("run `{}`", name.chars().take(80).collect::<String>()) };
     if !is_plain(name) {
         return Err(missing());
     }
@@ -126,9 +127,12 @@ impl Shown {
         let run = Run::open(&folder).map_err(crate::experiment::ExperimentError::from)?;
         let mut listed = Listed::read(&run)?;
         let Some(finished) = listed.finished.take() else {
-            return Err(WebError::Missing { what: format!("result of run `{name}` yet; it is not finished") });
+            return Err(WebError::Missing {
+                what: format!("result of run `{name}` yet; it is not finished"),
+            });
         };
-        let bundle = Bundle::describe(&run.path("bundle")).map_err(crate::experiment::ExperimentError::from)?;
+        let bundle =
+            Bundle::describe(&run.path("bundle")).map_err(crate::experiment::ExperimentError::from)?;
         let class_ids = match read_class_ids(&run)? {
             Some(ids) => ids,
             None => ids_by_name(project.classes(), &bundle.classes),

@@ -54,12 +54,16 @@ pub async fn file(
     }
     let zip = "application/zip";
     match file.as_str() {
-        "model.zip" => download(&name, zip, move |out| pack(&file_of(&folder, "bundle/config.json")?, out)).await,
+        "model.zip" => {
+            download(&name, zip, move |out| pack(&file_of(&folder, "bundle/config.json")?, out)).await
+        }
         "onnx.zip" | "onnx-int8.zip" => {
             let config = made(&exports, &project, folder, file == "onnx-int8.zip").await?.join("config.json");
             download(&name, zip, move |out| pack(&config, out)).await
         }
-        _ => Err(WebError::Missing { what: format!("`{}` to take away", file.chars().take(80).collect::<String>()) }),
+        _ => Err(WebError::Missing {
+            what: format!("`{}` to take away", file.chars().take(80).collect::<String>()),
+        }),
     }
 }
 
@@ -135,7 +139,8 @@ fn pack(config: &FilePath, out: &mut (dyn Write + Send)) -> Result<(), WebError>
         let size = file.metadata().map_err(lost)?.len();
         let weights = name.ends_with(".safetensors") || name.ends_with(".onnx");
         let method = if weights { CompressionMethod::Stored } else { CompressionMethod::Deflated };
-        let options = SimpleFileOptions::default().compression_method(method).large_file(size > u32::MAX.into());
+        let options =
+            SimpleFileOptions::default().compression_method(method).large_file(size > u32::MAX.into());
         archive.start_file(format!("model/{name}"), options).map_err(|error| lost(error.into()))?;
         io::copy(&mut file, &mut archive).map_err(lost)?;
     }

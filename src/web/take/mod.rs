@@ -22,8 +22,8 @@ use self::page::Take;
 use super::desk::AtDesk;
 use super::error::WebError;
 use super::layout::{Page, Part};
-use super::results::runs::{self, Shown};
 use super::results::in_background;
+use super::results::runs::{self, Shown};
 use super::state::App;
 use crate::experiment::Labelling;
 use crate::inference::Bundle;
@@ -57,7 +57,8 @@ async fn take(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Markup
             script: Some("take.js"),
             style: Some("take.css"),
         };
-        let Some(name) = which.run.as_deref().filter(|name| !name.is_empty()).or_else(|| runs::latest(&runs)) else {
+        let Some(name) = which.run.as_deref().filter(|name| !name.is_empty()).or_else(|| runs::latest(&runs))
+        else {
             return Ok(page.show(html! {
                 h1 { "Take away" }
                 p.lead { "A finished training leaves a model here, and a label for every image." }
@@ -75,7 +76,8 @@ async fn take(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Markup
 
 /// The labels of a run's images: experts' as they are now, else the model's.
 fn labelling_of(project: &Project, folder: &FilePath) -> Result<Labelling, WebError> {
-    let bundle = Bundle::describe(&folder.join("bundle")).map_err(crate::experiment::ExperimentError::from)?;
+    let bundle =
+        Bundle::describe(&folder.join("bundle")).map_err(crate::experiment::ExperimentError::from)?;
     let labels = LabelStore::read(project.dir())?;
     Ok(Labelling::new(folder, &bundle.classes)?.of_experts(labels, project.classes()))
 }

@@ -178,7 +178,8 @@ fn answer(
     }
     let Some(model) = kept.as_mut() else { return Ok(()) };
     model.asked = Instant::now();
-    let mut batch = Batch { model, names: &asked.names, pictures: Vec::new(), bytes: 0, done: 0, refused: 0, tell };
+    let mut batch =
+        Batch { model, names: &asked.names, pictures: Vec::new(), bytes: 0, done: 0, refused: 0, tell };
     let listening = uploads.into_iter().all(|sent| sent.each(&mut |picture| batch.add(picture)));
     if listening && batch.flush() {
         let (done, refused) = (batch.done, batch.refused);
@@ -226,7 +227,8 @@ impl Batch<'_> {
             })
             .collect();
         let predictor = Predictor::new(&self.model.network, how.size as usize, &how.normalisation, BATCH);
-        let squares = decoded.iter().filter_map(|(_, found)| found.as_ref().ok().map(|found| found.0.as_slice()));
+        let squares =
+            decoded.iter().filter_map(|(_, found)| found.as_ref().ok().map(|found| found.0.as_slice()));
         let mut said = Vec::new();
         predictor.logits(squares, |_, logits| {
             let rows = logits.chunks_exact(self.model.bundle.classes.len());
@@ -255,7 +257,8 @@ fn line(name: String, names: &[LabelName], said: &Prediction, little: String) ->
     let others = said.probabilities.iter().enumerate().filter(|(class, _)| *class != said.class);
     let second = others.reduce(|best, other| if other.1 > best.1 { other } else { best });
     let (second, second_confidence) = second.map_or((said.class, 0.0), |(class, share)| (class, *share));
-    let called = |class: usize| names.get(class).map_or_else(|| format!("class {class}"), |name| name.name.clone());
+    let called =
+        |class: usize| names.get(class).map_or_else(|| format!("class {class}"), |name| name.name.clone());
     Line::Said {
         name,
         class: called(said.class),

@@ -113,8 +113,16 @@ impl Take<'_> {
 
     fn labels(&self) -> Markup {
         let files = [
-            ("labels.csv", "For spreadsheets", "Path, class, confidence, by whom, and whether the model abstained."),
-            ("labels.parquet", "For data frames", "The same with the number of the class; read it with pandas, polars, R or DuckDB."),
+            (
+                "labels.csv",
+                "For spreadsheets",
+                "Path, class, confidence, by whom, and whether the model abstained.",
+            ),
+            (
+                "labels.parquet",
+                "For data frames",
+                "The same with the number of the class; read it with pandas, polars, R or DuckDB.",
+            ),
             ("lists.zip", "Lists of paths", "A text file of full paths for each class."),
             ("classes.json", "For scripts", "For each class the positions and full paths of its images."),
         ];

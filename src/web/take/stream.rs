@@ -48,7 +48,8 @@ pub async fn download(
     let (sender, mut pieces) = channel::<Sent>(PIECES);
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
-        let filled = fill(&mut out).and_then(|()| out.flush().map_err(|error| WebError::Bad(error.to_string())));
+        let filled =
+            fill(&mut out).and_then(|()| out.flush().map_err(|error| WebError::Bad(error.to_string())));
         // What is still held must not be sent after a failure.
         let _ = out.into_parts();
         if let Err(error) = filled {
@@ -60,7 +61,8 @@ pub async fn download(
         Some(first) => first?,
     };
     let rest = ReceiverStream::new(pieces);
-    let body = stream::once(async { Ok(first) }).chain(rest).map(|piece| piece.map_err(|error| error.to_string()));
+    let body =
+        stream::once(async { Ok(first) }).chain(rest).map(|piece| piece.map_err(|error| error.to_string()));
     let headers = [
         (CONTENT_TYPE, kind.to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", plain_name(name))),

@@ -62,7 +62,9 @@ pub async fn receive(mut form: Multipart) -> Result<Vec<Sent>, WebError> {
     while let Some(field) = form.next_field().await.map_err(broken)? {
         let Some(name) = field.file_name().map(shown_name) else { continue };
         if files.len() == FILES {
-            return Err(WebError::Bad(format!("more than {FILES} files at once; send fewer, or a ZIP archive")));
+            return Err(WebError::Bad(format!(
+                "more than {FILES} files at once; send fewer, or a ZIP archive"
+            )));
         }
         files.push(keep(name, field).await.map_err(|error| match error {
             Kept::Broken(error) => broken(error),
@@ -102,11 +104,6 @@ fn shown_name(name: &str) -> String {
 }
 
 impl Sent {
-    /// How many bytes it has.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Gives each picture to `take` until it says no: the file itself, or those of a ZIP archive.
     pub fn each(mut self, take: &mut dyn FnMut(Picture) -> bool) -> bool {
         let mut head = [0; 4];
@@ -170,7 +167,10 @@ fn unpack(name: String, mut file: File, take: &mut dyn FnMut(Picture) -> bool) -
             return false;
         }
         if left == 0 {
-            return take(refuse(format!("the archive has more than {} GB in it; the rest is left out", UNPACKED >> 30)));
+            return take(refuse(format!(
+                "the archive has more than {} GB in it; the rest is left out",
+                UNPACKED >> 30
+            )));
         }
     }
     pictures > 0 || take(refuse("the archive has no pictures in it".to_owned()))
@@ -248,7 +248,12 @@ mod tests {
         ] {
             assert_eq!(shown_name(name), shown);
         }
-        let zip = archive(&[("../evil.png", b"x"), ("/abs/evil.png", b"yy"), ("__MACOSX/._x.png", b"z"), (".x", b"z")]);
+        let zip = archive(&[
+            ("../evil.png", b"x"),
+            ("/abs/evil.png", b"yy"),
+            ("__MACOSX/._x.png", b"z"),
+            (".x", b"z"),
+        ]);
         let found = pictures(sent("x.zip", &zip));
         assert_eq!(found, [("evil.png".to_owned(), Ok(1)), ("abs/evil.png".to_owned(), Ok(2))]);
     }
