@@ -351,7 +351,12 @@ fn parse(line: &str) -> Option<Belief> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
+    use super::super::testing::{CLASSES, World};
     use super::*;
+    use crate::experiment::FinishedRun;
+    use crate::project::{Label, LabelStore};
 
     #[test]
     fn a_row_comes_back_and_a_damaged_one_is_named() {
@@ -378,6 +383,69 @@ mod tests {
         assert!(rows.next().is_none());
         std::fs::write(&path, "path,label\n").expect("writable");
         assert!(Beliefs::open(&path).is_err());
+    }
+
+    #[test]
+    fn the_beliefs_of_a_real_run_are_the_networks_own() {
+        let world = World::new();
+        let finished = world.train(&[], None);
+        let read = || -> Vec<Belief> {
+            let rows = Beliefs::open(&finished.folder.join(BELIEFS)).expect("readable").expect("there");
+            rows.collect::<Result<_, _>>().expect("good rows")
+        };
+        let rows = read();
+        let run = FinishedRun::open(&finished.folder, &Device::flex()).expect("finished");
+        let cache = run.cache(&world.project.cache(), &Shown::new(true), &AtomicBool::new(false)).expect("images");
+        let distinct: Vec<u32> = (0..run.manifest.images.len() as u32)
+            .filter(|index| run.manifest.images[*index as usize].duplicate_of.is_none())
+            .collect();
+        assert_eq!((rows.len(), run.manifest.images.len()), (30, 32), "copies have no rows of their own");
+        assert_eq!(rows.len() as u64, run.distinct_images());
+        let own = run.probabilities(&cache, &distinct, |_| true).expect("to the end");
+        for ((row, index), own) in rows.iter().zip(&distinct).zip(own.chunks_exact(CLASSES.len())) {
+            assert_eq!(row.hash, run.manifest.images[*index as usize].hash);
+            let best = crate::metrics::argmax(own);
+            assert_eq!(row.class, CLASSES[best].0, "numbers are the project's");
+            // Six evaluation images are too few to calibrate: confidences are the network's.
+            assert!((row.confidence - own[best]).abs() < 1e-4, "{row:?} {own:?}");
+            let second = CLASSES.iter().position(|(id, _)| *id == row.second).expect("a class");
+            assert!(second != best && (row.second_confidence - own[second]).abs() < 1e-4, "{row:?} {own:?}");
+        }
+        let count = |part| rows.iter().filter(|row| row.part == part).count();
+        assert_eq!(count(RunPart::Train), run.split.labelled.len());
+        assert_eq!(count(RunPart::Evaluation), run.split.evaluation.len());
+        assert_eq!(count(RunPart::Evaluation), 6);
+        assert_eq!(count(RunPart::Unlabelled), 30 - 18);
+        // The cells of the confusion matrix are these rows.
+        let confusion = &finished.evaluation.as_ref().expect("evaluated").confusion;
+        let labels = LabelStore::read(world.project.dir()).expect("readable");
+        for (target, (label, _)) in CLASSES.iter().enumerate() {
+            for (said, (class, _)) in CLASSES.iter().enumerate() {
+                let own = rows.iter().filter(|row| {
+                    row.part == RunPart::Evaluation
+                        && row.class == *class
+                        && labels.get(&row.hash.0) == Some(&Label::Class(*label))
+                });
+                assert_eq!(own.count() as u64, confusion.count(target, said));
+            }
+        }
+        // Made again, later: the same, whatever the classes are called by then.
+        let text = std::fs::read_to_string(world.project.file()).expect("readable");
+        std::fs::write(world.project.file(), text.replace("\"mildew\"", "\"powdery mildew\"")).expect("writable");
+        let again = world.path().join("again.csv");
+        assert!(run.write_beliefs(&cache, &again, |_| true).expect("written"));
+        let bytes = |path: &Path| std::fs::read(path).expect("readable");
+        assert_eq!(bytes(&again), bytes(&finished.folder.join(BELIEFS)));
+        let stopped = world.path().join("stopped.csv");
+        assert!(!run.write_beliefs(&cache, &stopped, |_| false).expect("stopping is no error"));
+        assert!(!stopped.exists(), "nothing half done is left");
+        // A run of an earlier version: the numbers are found by the names, or it is said that they are not.
+        std::fs::remove_file(finished.folder.join("inputs").join(CLASS_IDS)).expect("there");
+        std::fs::write(world.project.file(), &text).expect("writable");
+        assert!(run.write_beliefs(&cache, &again, |_| true).expect("written"));
+        assert_eq!(bytes(&again), bytes(&finished.folder.join(BELIEFS)));
+        std::fs::write(world.project.file(), text.replace("7 = \"mildew\"\n", "")).expect("writable");
+        assert!(matches!(run.write_beliefs(&cache, &again, |_| true), Err(ExperimentError::ClassesChanged)));
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod rounds;
 mod scale;
 mod self_training;
 mod team;
+#[cfg(test)]
+pub(crate) mod testing;
 mod write_up;
 
 use std::path::PathBuf;
