@@ -10,6 +10,7 @@
 //! - [`manifest()`]: lists of a million images;
 //! - [`nccl()`]: sums on a GPU, right or wrong;
 //! - [`neighbours()`]: the most similar images of each of very many;
+//! - [`page()`]: the label page of a project of a million images;
 //! - [`parity()`]: the numbers of a device against those of the CPU;
 //! - [`pictures()`]: images to measure on, where none are at hand.
 //!
@@ -26,6 +27,7 @@ mod launch;
 mod manifest;
 mod nccl;
 mod neighbours;
+pub(crate) mod page;
 mod parity;
 mod pictures;
 mod process;
@@ -45,6 +47,7 @@ pub use launch::{LaunchError, LaunchOptions, Launched, launch};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
 pub use nccl::{NcclOptions, NcclReport, nccl};
 pub use neighbours::{NeighbourOptions, NeighbourReport, neighbours};
+pub use page::{PageError, PageOptions, PageReport, Spread, page};
 pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
 pub use scaling::{Ranks, ScalingOptions, ScalingReport, scaling};
@@ -130,6 +133,9 @@ pub enum BenchError {
         /// Why.
         source: std::io::Error,
     },
+    /// The page.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// No temporary folder.
     #[error("cannot make a temporary folder; set TMPDIR to a folder that may be written to")]
     Temporary(#[source] std::io::Error),

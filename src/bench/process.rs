@@ -6,7 +6,12 @@ const MIB: f64 = (1 << 20) as f64;
 
 /// Most memory this process has had at once, in MiB; `None` where the system does not tell.
 pub fn peak_host_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    peak_of("/proc/self/status")
+}
+
+/// Most memory that the process has had whose status is in the file `status`, in MiB.
+pub fn peak_of(status: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(status).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some((kib / 1024.0).round() as u64)

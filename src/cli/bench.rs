@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use crate::bench::{
     AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InputOptions, LaunchOptions, ManifestOptions,
-    NcclOptions, NeighbourOptions, ParityOptions, PictureOptions, Ranks, ScalingOptions, SimClrOptions,
-    StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions, expected, input, launch,
-    manifest, nccl, neighbours, parity, pictures, scaling, simclr, step,
+    NcclOptions, NeighbourOptions, PageOptions, ParityOptions, PictureOptions, Ranks, ScalingOptions,
+    SimClrOptions, StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions, expected, input,
+    launch, manifest, nccl, neighbours, page, parity, pictures, scaling, simclr, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -32,6 +32,8 @@ pub enum Bench {
     Allreduce(AllReduceOptions),
     /// Time, speed-up and efficiency to be expected of up to 1,024 devices, with the arithmetic.
     Predict(ExpectedOptions),
+    /// The label page of a project of a million images, with people who label at once.
+    Page(PageOptions),
     /// The numbers of a device against those of the CPU.
     Parity(ParityOptions),
     /// Draw images to measure on.
@@ -55,6 +57,14 @@ impl Bench {
             Self::Allreduce(options) => sums(&options)?,
             Self::Predict(options) => predict(&options)?,
             Self::Pictures(options) => pictures(&options)?,
+            Self::Page(options) => {
+                let report = page(&options, &std::env::current_exe()?)?;
+                match options.json {
+                    true => println!("{}", serde_json::to_string(&report)?),
+                    false => print!("{report}"),
+                }
+                anyhow::ensure!(report.kept_everything(), "labels were lost or mixed up");
+            }
             Self::Nccl(options) => {
                 let report = nccl(&options)?;
                 println!("{}", serde_json::to_string(&report)?);

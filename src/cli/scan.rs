@@ -7,6 +7,7 @@ use clap::Args;
 use super::context::ConfigArguments;
 use crate::data::Manifest;
 use crate::experiment::Dataset;
+use crate::thumbs::{self, Made};
 
 /// Rows of the table shown; the rest is in the file.
 const SHOWN: usize = 20;
@@ -16,6 +17,9 @@ const SHOWN: usize = 20;
 pub struct Scan {
     #[command(flatten)]
     config: ConfigArguments,
+    /// Also make a thumbnail of every image, for the page.
+    #[arg(long)]
+    thumbnails: bool,
 }
 
 impl Scan {
@@ -36,7 +40,23 @@ impl Scan {
         if !manifest.set_aside.is_empty() {
             println!("files set aside, with reasons: {}", table.display());
         }
+        if self.thumbnails {
+            let folder = places.thumbnails();
+            let made = thumbs::make(&manifest, &folder, &context.progress, &context.stop)?;
+            print_thumbnails(&made);
+            println!("thumbnails: {}", folder.display());
+        }
         Ok(())
+    }
+}
+
+fn print_thumbnails(made: &Made) {
+    println!("{} thumbnails made, {} were there", made.new, made.known);
+    for (path, reason) in made.failed.iter().take(SHOWN) {
+        println!("  no thumbnail of {path}: {reason}");
+    }
+    if made.failed.len() > SHOWN {
+        println!("  … and of {} more", made.failed.len() - SHOWN);
     }
 }
 

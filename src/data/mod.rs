@@ -27,12 +27,13 @@ mod mapped;
 #[cfg(test)]
 mod million;
 mod progress;
+mod reduced;
 mod sampler;
 mod scan;
 mod source;
 mod split;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod walk;
 
 pub use cache::{CacheError, CacheOptions, ImageCache};
@@ -41,11 +42,11 @@ pub use error::DataError;
 pub(crate) use gate::PixelGate;
 pub use harvest_picture::{DecodeError, DecodeLimits, FIT_FILTER, Problem, decode, decode_file, fit};
 pub use idx::{IdxError, IdxFiles, IdxImages, read_idx_labels};
-pub use images::{Images, LoadError};
+pub use images::{Images, LoadError, Pictures};
 pub use labels_csv::{LabelRow, LabelsError, read_labels};
 pub use manifest::{ContentHash, ImageRecord, Manifest, ManifestError, ManifestStream, Part, SetAside};
 pub use progress::{Progress, Silent};
 pub use sampler::{Order, Pick, Sampler, SamplerError};
-pub use scan::{ScanOptions, scan};
+pub use scan::{ScanOptions, modified_ns, scan};
 pub use source::{Source, SourceKind};
 pub use split::{Conflict, Split, SplitConfig, SplitError};

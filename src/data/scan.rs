@@ -326,7 +326,8 @@ fn examine(
     })
 }
 
-fn modified_ns(metadata: &std::fs::Metadata) -> i64 {
+/// When a file was last changed, in nanoseconds since 1970; 0 if unknown.
+pub fn modified_ns(metadata: &std::fs::Metadata) -> i64 {
     let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0)
 }

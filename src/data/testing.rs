@@ -8,7 +8,7 @@ use super::{ContentHash, ImageRecord};
 #[allow(dead_code, reason = "those of the crate of pictures; not all are needed here")]
 mod pictures;
 
-pub(crate) use pictures::{encode, jpeg, noise, png};
+pub(crate) use pictures::{encode, jpeg, noise, png, with_orientation};
 
 /// A record whose pixels are told apart by `content`.
 pub(crate) fn record(path: &str, content: u64) -> ImageRecord {

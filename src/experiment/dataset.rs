@@ -45,6 +45,14 @@ impl Places {
         }
     }
 
+    /// Folder of thumbnails.
+    pub fn thumbnails(&self) -> PathBuf {
+        match &self.project {
+            Some(project) => project.join(crate::thumbs::FOLDER),
+            None => self.manifest.with_extension(crate::thumbs::FOLDER),
+        }
+    }
+
     /// The file of near-duplicates beside the list of images.
     fn near_duplicates(&self) -> PathBuf {
         self.manifest.with_extension("near.csv")
@@ -168,7 +176,7 @@ impl Dataset {
         let options = ScanOptions {
             classes,
             previous: previous.as_ref(),
-            exclude: [&places.cache, &places.runs]
+            exclude: [&places.cache, &places.runs, &places.thumbnails(), &places.clusters()]
                 .into_iter()
                 .filter_map(|folder| std::path::absolute(folder).ok())
                 .collect(),

@@ -1,11 +1,12 @@
 //! The classes of a project. A class is its number; its name may change.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use super::colour::Colour;
 use super::labels::Label;
-use crate::config::Invalid;
+
+/// Characters in a class's name; longer ones fit into no page.
+const LONGEST_NAME: usize = 200;
 
 /// What the classes are to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,13 +39,30 @@ pub struct Class {
     pub id: u16,
     /// What people call it.
     pub name: String,
+    /// The project's choice, or that of its number.
+    pub colour: Colour,
+    /// How to recognise it; may be empty.
+    pub description: String,
 }
 
-/// Classes in the order of their numbers, with different names.
+impl Class {
+    /// With the colour of its number and no description.
+    pub fn plain(id: u16, name: &str) -> Self {
+        let name = name.trim().to_owned();
+        Self { id, name, colour: Colour::default_of(id), description: String::new() }
+    }
+}
+
+/// Classes with different names, in the order of their numbers and in an order to show them, and those that are no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    kind: ClassKind,
-    list: Vec<Class>,
+    pub(super) kind: ClassKind,
+    /// By number.
+    pub(super) list: Vec<Class>,
+    /// Their numbers as people want to see them.
+    pub(super) order: Vec<u16>,
+    /// Merged into others or deleted, by number. Only the history and undo know them, and their numbers stay taken.
+    pub(super) retired: Vec<Class>,
 }
 
 /// Classes that cannot be.
@@ -53,6 +71,12 @@ pub struct Classes {
 pub struct ClassesError {
     /// What is wrong, and what would be right.
     pub reason: String,
+}
+
+impl ClassesError {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
 }
 
 impl Classes {
@@ -89,19 +113,29 @@ impl Classes {
         for (index, name) in names.into_iter().enumerate() {
             let id = u16::try_from(index)
                 .map_err(|_| ClassesError { reason: "has more than 65536 entries".into() })?;
-            list.push(Class { id, name: name.trim().to_string() });
+            list.push(Class::plain(id, &name));
         }
-        let classes = Self { kind, list };
-        classes
-            .check_names()
-            .and_then(|()| classes.check_count())
-            .map_err(|reason| ClassesError { reason })?;
+        Self::new(kind, list)
+    }
+
+    /// Classes with numbers, colours and descriptions of their own, shown in the order given.
+    ///
+    /// # Errors
+    /// If two have one number or name, or the kind does not take so many.
+    pub fn new(kind: ClassKind, mut list: Vec<Class>) -> Result<Self, ClassesError> {
+        let order = list.iter().map(|class| class.id).collect();
+        list.sort_by_key(|class| class.id);
+        if let Some(twice) = list.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            return Err(ClassesError::new(format!("has the number {} twice", twice[0].id)));
+        }
+        let classes = Self { kind, list, order, retired: Vec::new() };
+        classes.check_names().and_then(|()| classes.check_count()).map_err(ClassesError::new)?;
         Ok(classes)
     }
 
-    fn check_names(&self) -> Result<(), String> {
+    pub(super) fn check_names(&self) -> Result<(), String> {
         let mut seen = std::collections::HashSet::new();
-        for Class { id, name } in &self.list {
+        for Class { id, name, .. } in &self.list {
             if name.is_empty() {
                 return Err(format!("has no name for class {id}"));
             }
@@ -111,6 +145,9 @@ impl Classes {
             if Label::STATES.iter().any(|(_, word)| word.eq_ignore_ascii_case(name)) {
                 return Err(format!("has the name `{name}`, which is a label of its own; choose another"));
             }
+            if name.chars().count() > LONGEST_NAME {
+                return Err(format!("has the name `{name}`, which is longer than {LONGEST_NAME} characters"));
+            }
             if !seen.insert(name) {
                 return Err(format!("has the name `{name}` twice"));
             }
@@ -118,7 +155,7 @@ impl Classes {
         Ok(())
     }
 
-    fn check_count(&self) -> Result<(), String> {
+    pub(super) fn check_count(&self) -> Result<(), String> {
         let count = self.list.len();
         match self.kind {
             ClassKind::Binary if count != 2 => {
@@ -141,6 +178,26 @@ impl Classes {
         self.list.iter()
     }
 
+    /// As people want to see them.
+    pub fn displayed(&self) -> impl Iterator<Item = &Class> {
+        self.order.iter().filter_map(|id| self.get(*id))
+    }
+
+    /// Merged into others or deleted, in the order of their numbers.
+    pub fn retired(&self) -> impl Iterator<Item = &Class> {
+        self.retired.iter()
+    }
+
+    /// The class of that number.
+    pub fn get(&self, id: u16) -> Option<&Class> {
+        self.index_of(id).map(|index| &self.list[index])
+    }
+
+    /// The class that had or has that number, for reading the history.
+    pub fn ever(&self, id: u16) -> Option<&Class> {
+        self.get(id).or_else(|| self.retired.iter().find(|class| class.id == id))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.list.len()
@@ -158,40 +215,12 @@ impl Classes {
 
     /// Name of a class.
     pub fn name_of(&self, id: u16) -> Option<&str> {
-        self.index_of(id).map(|index| self.list[index].name.as_str())
+        self.get(id).map(|class| class.name.as_str())
     }
 
     /// The class of that name.
     pub fn named(&self, name: &str) -> Option<&Class> {
         self.list.iter().find(|class| class.name == name)
-    }
-}
-
-/// As written in `harvest.toml`: numbers are keys, and TOML's keys are strings.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ClassTable {
-    kind: ClassKind,
-    names: BTreeMap<String, String>,
-}
-
-impl ClassTable {
-    pub(super) fn check(&self) -> Result<Classes, Invalid> {
-        let names = |reason| Invalid { key: "classes.names", reason };
-        let mut list = Vec::new();
-        for (number, name) in &self.names {
-            // Only the plain form, so that no number can be written in two ways.
-            let id = number.parse::<u16>().ok().filter(|id| id.to_string() == *number);
-            let id = id.ok_or_else(|| {
-                names(format!("has the class number `{number}`; numbers go from 0 to 65535"))
-            })?;
-            list.push(Class { id, name: name.trim().to_string() });
-        }
-        list.sort_by_key(|class| class.id);
-        let classes = Classes { kind: self.kind, list };
-        classes.check_names().map_err(names)?;
-        classes.check_count().map_err(|reason| Invalid { key: "classes.kind", reason })?;
-        Ok(classes)
     }
 }
 

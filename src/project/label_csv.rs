@@ -246,7 +246,7 @@ mod tests {
             let cells = cells.map(|record| record.expect("a line")).next().expect("one");
             assert!(cells.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@'])), "{line}");
         }
-        store.undo("ada").expect("all is well");
+        store.append(&labels.map(|(image, _)| (image, None)), "ada", "test").expect("all is well");
         assert_eq!(import_labels(&mut store, &out, image, "ada").expect("what was written is good"), 3);
         assert_eq!(store.current().expect("readable"), before);
     }

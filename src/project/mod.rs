@@ -8,8 +8,11 @@
 //!   runs/          one folder for each run, see [`Run`]
 //! ```
 
+mod class_file;
+mod class_table;
 mod classes;
 mod cluster_table;
+mod colour;
 mod label_csv;
 mod labels;
 mod lock;
@@ -23,10 +26,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, ConfigError, PROJECT_TABLES, SourceKind, Tables};
 use crate::files::{WriteError, atomic_write};
 
+pub use class_file::ClassChange;
 pub use classes::{Class, ClassKind, Classes, ClassesError};
 pub use cluster_table::{ClusterRow, ClusterTableError, read_clusters, write_clusters};
+pub use colour::{Colour, NoColour};
 pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels, write_labels};
-pub use labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore, Undone};
+pub use labels::{Act, Deed, Done, HistoryPage, ImageHash, Label, LabelEntry, LabelError, LabelStore};
 pub use lock::{Lock, LockError};
 pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session, features};
 
@@ -73,6 +78,12 @@ pub enum ProjectError {
     /// The classes are wrong.
     #[error(transparent)]
     Classes(#[from] ClassesError),
+    /// The file's classes are written in a way that no program can change and leave the rest alone.
+    #[error("`{file}` could not be changed without touching what else is in it; change the classes there by hand", file = file.display())]
+    ByHand {
+        /// The file.
+        file: PathBuf,
+    },
     /// Something cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -91,7 +102,7 @@ pub struct Project {
 #[serde(default, deny_unknown_fields)]
 struct ProjectFile {
     project: About,
-    classes: classes::ClassTable,
+    classes: class_table::ClassTable,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -204,8 +215,21 @@ fn file_text(name: &str, root: &str, kind: SourceKind, classes: &Classes) -> Str
         SourceKind::Csv => "csv",
         SourceKind::Idx => "idx",
     };
-    let class_lines: String =
-        classes.iter().map(|class| format!("{} = {}\n", class.id, quoted(&class.name))).collect();
+    let lines = |value: &dyn Fn(&Class) -> Option<String>| -> String {
+        let line = |class: &Class| Some(format!("{} = {}\n", class.id, quoted(&value(class)?)));
+        classes.iter().filter_map(line).collect()
+    };
+    let table = |name: &str, lines: String| match lines.as_str() {
+        "" => String::new(),
+        lines => format!("\n[classes.{name}]\n{lines}"),
+    };
+    let class_lines = lines(&|class| Some(class.name.clone()));
+    let colours =
+        lines(&|class| (class.colour != Colour::default_of(class.id)).then(|| class.colour.to_string()));
+    let descriptions = lines(&|class| (!class.description.is_empty()).then(|| class.description.clone()));
+    let (colours, descriptions) = (table("colours", colours), table("descriptions", descriptions));
+    let shown: Vec<u16> = classes.displayed().map(|class| class.id).collect();
+    let order = if shown.is_sorted() { String::new() } else { format!("order = {shown:?}\n") };
     format!(
         "# A HARVEST project, yours to edit.
 
@@ -215,10 +239,10 @@ name = {name}
 # categorical, binary (two classes) or percentage (bins, in order)
 [classes]
 kind = \"{class_kind}\"
-
+{order}
 # Rename classes as you like. A number stays with its class for ever: labels refer to it.
 [classes.names]
-{class_lines}
+{class_lines}{colours}{descriptions}
 # The images. Kinds: auto, folder, class_folders, csv, idx.
 [data]
 root = {root}

@@ -19,6 +19,7 @@ mod home;
 mod label;
 mod layout;
 mod results;
+mod scribe;
 mod security;
 mod state;
 mod take;
@@ -90,4 +91,19 @@ pub fn router(app: App) -> Router {
         .merge(assets::routes())
         .nest("/p/{key}", project);
     security::guard(all, app.clone()).with_state(app)
+}
+
+/// Does work that takes time where no other request waits for it.
+///
+/// # Errors
+/// If the work ends with one, or breaks down.
+async fn off_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, error::WebError>
+where
+    T: Send + 'static,
+    E: Into<error::WebError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(error::WebError::Inside),
+    }
 }

@@ -177,12 +177,17 @@ impl Clustered {
         Ok(atomic_write(&self.folder.join(SUMMARY), &json)?)
     }
 
+    /// The file of [`Self::features`]: a safetensors file with a table `features`, rows of length one.
+    pub fn features_file(&self) -> PathBuf {
+        self.folder.join(FEATURES)
+    }
+
     /// The features of every image, in the order of the table.
     ///
     /// # Errors
     /// If the file is damaged.
     pub fn features(&self) -> Result<Embedding, ExperimentError> {
-        let path = self.folder.join(FEATURES);
+        let path = self.features_file();
         let damaged = |reason: String| ExperimentError::Damaged { path: path.clone(), reason };
         let mut tensors = read_safetensors(&path).map_err(|error| damaged(error.to_string()))?;
         let data = tensors.remove("features").ok_or_else(|| damaged("it holds no features".to_owned()))?;

@@ -14,7 +14,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::ContentHash;
 use crate::experiment::{Belief, RunPart};
 
 /// An image whose label may be wrong.
@@ -60,7 +59,7 @@ impl Labelled {
     }
 
     /// The suspicious ones: independent evidence first, then the most suspicious first.
-    pub fn suspicious(self, but_for: impl Fn(&ContentHash) -> bool) -> Vec<Suspicious> {
+    pub fn suspicious(self) -> Vec<Suspicious> {
         let mut sums = BTreeMap::<u16, (f64, u64)>::new();
         for image in &self.images {
             let (sum, count) = sums.entry(image.label).or_default();
@@ -71,7 +70,7 @@ impl Labelled {
         let mut found: Vec<Suspicious> = self
             .images
             .into_iter()
-            .filter(|image| image.belief.class != image.label && !but_for(&image.belief.hash))
+            .filter(|image| image.belief.class != image.label)
             // A class that nobody has labelled yet has no threshold: there is nothing to compare with.
             .filter(|image| {
                 threshold(image.belief.class).is_some_and(|least| image.belief.confidence >= least)
@@ -87,6 +86,7 @@ impl Labelled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::ContentHash;
 
     fn belief(number: u8, part: RunPart, class: u16, confidence: f32, second: u16) -> Belief {
         Belief {
@@ -103,7 +103,7 @@ mod tests {
     fn found(images: &[(Belief, u16)]) -> Vec<u8> {
         let mut labelled = Labelled::default();
         images.iter().for_each(|(belief, label)| labelled.add(*belief, *label));
-        labelled.suspicious(|_| false).iter().map(|image| image.belief.hash.0[0]).collect()
+        labelled.suspicious().iter().map(|image| image.belief.hash.0[0]).collect()
     }
 
     #[test]

@@ -23,8 +23,9 @@ use super::desk::{AtDesk, Desk};
 use super::error::WebError;
 use super::layout::{Page, Part};
 use super::state::App;
+use crate::catalogue::Catalogue;
 use crate::experiment::{BELIEFS, Beliefs, ExperimentError, JudgedImage, judged_images};
-use crate::project::{LabelStore, Project};
+use crate::project::{Label, Project};
 use crate::report::{MetricsTable, standard_charts};
 
 /// Images of a list that are shown on the page; the grid shows the others.
@@ -42,7 +43,7 @@ pub async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WebError> + Send + 'static,
 ) -> Result<T, WebError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(WebError::Bad("the server stumbled over this; please report it".into())))
+    done.unwrap_or(Err(WebError::Inside))
 }
 
 async fn latest(AtDesk(desk): AtDesk) -> Result<Markup, WebError> {
@@ -92,12 +93,14 @@ fn show(
     depth: usize,
 ) -> Result<Markup, WebError> {
     let run = Shown::read(project, name)?;
+    let catalogue = desk.catalogue();
     let results = Results {
         key: &desk.key,
         classes: project.classes(),
         runs,
         mistakes: mistakes(&run)?,
-        suspicious: suspicious(project, &run)?,
+        suspicious: suspicious(&catalogue, &run)?,
+        catalogue: &catalogue,
         // Curves and settings are no reason not to show the rest.
         charts: MetricsTable::read(&run.folder.join("metrics.csv"))
             .map(|table| standard_charts(&table))
@@ -121,19 +124,16 @@ fn mistakes(run: &Shown) -> Result<(Vec<JudgedImage>, usize), WebError> {
 }
 
 /// Labels that the model contradicts, the most suspicious first, and their number; `None` if the run has no beliefs.
-fn suspicious(project: &Project, run: &Shown) -> Result<Option<(Vec<Suspicious>, usize)>, WebError> {
+fn suspicious(catalogue: &Catalogue, run: &Shown) -> Result<Option<(Vec<Suspicious>, usize)>, WebError> {
     let Some(beliefs) = Beliefs::open(&run.folder.join(BELIEFS))? else { return Ok(None) };
-    let labels = LabelStore::read(project.dir())?;
     let mut labelled = Labelled::default();
-    if !labels.is_empty() {
-        for belief in beliefs {
-            let belief = belief?;
-            if let Some(label) = labels.get(&belief.hash.0).and_then(|label| label.class()) {
-                labelled.add(belief, label);
-            }
+    for belief in beliefs {
+        let belief = belief?;
+        if let Some(Label::Class(label)) = catalogue.label(&belief.hash.0) {
+            labelled.add(belief, label);
         }
     }
-    let mut found = labelled.suspicious(|_| false);
+    let mut found = labelled.suspicious();
     let count = found.len();
     found.truncate(TILES);
     Ok(Some((found, count)))

@@ -5,6 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use super::doubts::Suspicious;
 use super::runs::{Listed, Shown};
 use super::{chart, tables, words};
+use crate::catalogue::Catalogue;
 use crate::experiment::{JudgedImage, RunPart};
 use crate::metrics::{Interval, Scores};
 use crate::project::{Classes, RunState};
@@ -20,6 +21,8 @@ pub struct Results<'a> {
     pub run: &'a Shown,
     /// All runs, the latest first.
     pub runs: &'a [Listed],
+    /// The images.
+    pub catalogue: &'a Catalogue,
     /// Its most confident mistakes, and how many there are in all.
     pub mistakes: (Vec<JudgedImage>, usize),
     /// Labels that may be wrong, and how many there are in all; `None` if the run has no beliefs.
@@ -207,6 +210,7 @@ impl Results<'_> {
                         RunPart::Evaluation | RunPart::Test => "the model did not learn from this label",
                     }
                 }
+                @if let Some(path) = self.catalogue.path(&image.belief.hash.0) { (file_name(path)) }
                 div.choice {
                     button.small type="button" data-relabel=(image.belief.class) data-name=(believed) { "Make it " (believed) }
                     button.small.quiet type="button" data-keep { "Keep " (said) }
@@ -246,7 +250,7 @@ impl Results<'_> {
                 }
                 p { strong { (truth) } span.muted { " called " } strong { (said) } }
                 p { (percent(image.confidence)) " sure" @if image.abstained { span.muted { ", abstained" } } }
-                p.hint.path title=(image.path) { (file) }
+                (file_name(&image.path))
             }
         }
     }
@@ -333,6 +337,11 @@ pub fn table(runs: &[Listed], shown: Option<&str>, key: &str) -> Markup {
             }
         }
     }
+}
+
+/// The end of a path, with the whole of it for who points at it.
+fn file_name(path: &str) -> Markup {
+    html! { p.hint.path title=(path) { (path.rsplit('/').next().unwrap_or(path)) } }
 }
 
 /// "64 to 93 %".
