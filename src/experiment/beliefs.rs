@@ -395,7 +395,8 @@ mod tests {
         };
         let rows = read();
         let run = FinishedRun::open(&finished.folder, &Device::flex()).expect("finished");
-        let cache = run.cache(&world.project.cache(), &Shown::new(true), &AtomicBool::new(false)).expect("images");
+        let cache =
+            run.cache(&world.project.cache(), &Shown::new(true), &AtomicBool::new(false)).expect("images");
         let distinct: Vec<u32> = (0..run.manifest.images.len() as u32)
             .filter(|index| run.manifest.images[*index as usize].duplicate_of.is_none())
             .collect();
@@ -431,7 +432,8 @@ mod tests {
         }
         // Made again, later: the same, whatever the classes are called by then.
         let text = std::fs::read_to_string(world.project.file()).expect("readable");
-        std::fs::write(world.project.file(), text.replace("\"mildew\"", "\"powdery mildew\"")).expect("writable");
+        std::fs::write(world.project.file(), text.replace("\"mildew\"", "\"powdery mildew\""))
+            .expect("writable");
         let again = world.path().join("again.csv");
         assert!(run.write_beliefs(&cache, &again, |_| true).expect("written"));
         let bytes = |path: &Path| std::fs::read(path).expect("readable");

@@ -6,7 +6,7 @@ mod page;
 pub mod runs;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod words;
 
 use axum::Router;
@@ -22,6 +22,7 @@ use self::runs::{Listed, Shown, file_of, folder_of};
 use super::desk::{AtDesk, Desk};
 use super::error::WebError;
 use super::layout::{Page, Part};
+use super::off_thread;
 use super::state::App;
 use crate::catalogue::Catalogue;
 use crate::experiment::{BELIEFS, Beliefs, ExperimentError, JudgedImage, judged_images};
@@ -38,16 +39,8 @@ pub fn routes() -> Router<App> {
         .route("/results/{run}/report", get(report))
 }
 
-/// Work that reads files, off the threads that answer requests.
-pub async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, WebError> + Send + 'static,
-) -> Result<T, WebError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or(Err(WebError::Inside))
-}
-
 async fn latest(AtDesk(desk): AtDesk) -> Result<Markup, WebError> {
-    in_background(move || {
+    off_thread(move || {
         let project = desk.project();
         let runs = runs::list(&project)?;
         match runs::latest(&runs).map(str::to_owned) {
@@ -59,7 +52,7 @@ async fn latest(AtDesk(desk): AtDesk) -> Result<Markup, WebError> {
 }
 
 async fn of_run(AtDesk(desk): AtDesk, Path((_, run)): Path<(String, String)>) -> Result<Markup, WebError> {
-    in_background(move || {
+    off_thread(move || {
         let project = desk.project();
         show(&desk, &project, &run, &runs::list(&project)?, 3)
     })
@@ -145,7 +138,7 @@ const REPORT_POLICY: &str = "sandbox; default-src 'none'; style-src 'unsafe-inli
                              form-action 'none'; frame-ancestors 'none'";
 
 async fn report(AtDesk(desk): AtDesk, Path((_, run)): Path<(String, String)>) -> Result<Response, WebError> {
-    let bytes = in_background(move || {
+    let bytes = off_thread(move || {
         let folder = folder_of(&desk.project(), &run)?;
         let file = file_of(&folder, "report.html")?;
         std::fs::read(&file)

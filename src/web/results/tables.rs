@@ -26,7 +26,7 @@ pub fn per_class(run: &Shown, classes: &Classes, scores: &Scores) -> Markup {
                     @for (class, own) in scores.per_class.iter().enumerate() {
                         @let hits = scores.confusion.count(class, class);
                         tr {
-                            th scope="row" { (run.class_name(classes, class)) }
+                            th scope="row" { (named(run, classes, class)) }
                             td.number { (own.support) }
                             td { (measured(hits, own.support)) }
                             td { (measured(hits, own.predicted)) }
@@ -45,6 +45,15 @@ pub fn per_class(run: &Shown, classes: &Classes, scores: &Scores) -> Markup {
             }
         }
         p.hint { "In brackets: where the true share lies with 95 % certainty. The dark mark is what was counted, the pale bar its range." }
+    }
+}
+
+/// A class's name, with its colour where it has one.
+pub fn named(run: &Shown, classes: &Classes, class: usize) -> Markup {
+    let colour = run.class_ids.get(class).and_then(|id| classes.get(*id)).map(|class| class.colour);
+    html! {
+        @if let Some(colour) = colour { span.swatch data-colour=(colour) aria-hidden="true" {} " " }
+        (run.class_name(classes, class))
     }
 }
 
@@ -91,7 +100,7 @@ pub fn confusion(run: &Shown, classes: &Classes, scores: &Scores, images: &str, 
                     @for target in 0..count {
                         @let support = scores.confusion.support(target);
                         tr {
-                            th scope="row" { @if !named { span.muted { (target + 1) " " } } (name(target)) }
+                            th scope="row" { @if !named { span.muted { (target + 1) " " } } (super::tables::named(run, classes, target)) }
                             @for (said, cell) in scores.confusion.row(target).iter().enumerate() {
                                 td class=(shade(*cell, support, target == said)) {
                                     @if *cell == 0 { span.none { "0" } }

@@ -19,7 +19,7 @@ use crate::experiment::{ExperimentError, LabelFile};
 use crate::project::{LabelStore, Project, write_labels};
 use crate::web::desk::AtDesk;
 use crate::web::error::WebError;
-use crate::web::results::in_background;
+use crate::web::off_thread;
 use crate::web::results::runs::{file_of, folder_of};
 
 /// Files of a run that are handed out as they are: what addresses call them, where they lie, what they are.
@@ -79,7 +79,7 @@ fn type_of(kind: LabelFile) -> &'static str {
 /// The labels that people gave, and nothing of any model; `harvest label` reads it.
 pub async fn by_people(AtDesk(desk): AtDesk) -> Result<Response, WebError> {
     let project = desk.project();
-    let entries = in_background({
+    let entries = off_thread({
         let project = project.clone();
         move || Ok(LabelStore::read_entries(project.dir())?)
     })

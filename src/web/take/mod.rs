@@ -22,7 +22,7 @@ use self::page::Take;
 use super::desk::AtDesk;
 use super::error::WebError;
 use super::layout::{Page, Part};
-use super::results::in_background;
+use super::off_thread;
 use super::results::runs::{self, Shown};
 use super::state::App;
 use crate::experiment::Labelling;
@@ -47,7 +47,7 @@ struct Which {
 }
 
 async fn take(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Markup, WebError> {
-    in_background(move || {
+    off_thread(move || {
         let project = desk.project();
         let runs = runs::list(&project)?;
         let page = Page {

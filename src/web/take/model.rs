@@ -14,7 +14,7 @@ use crate::experiment::{ExperimentError, FinishedRun, Shown};
 use crate::project::Project;
 use crate::web::desk::AtDesk;
 use crate::web::error::WebError;
-use crate::web::results::in_background;
+use crate::web::off_thread;
 use crate::web::results::runs::folder_of;
 
 /// One is made at a time: it takes memory for several copies of the network.
@@ -54,7 +54,7 @@ pub async fn made(
     let folder = run.join(if int8 { "export-int8" } else { "export" });
     let _one_at_a_time = exports.lock().await;
     let cache = project.cache();
-    in_background(move || {
+    off_thread(move || {
         if folder.join("config.json").is_file() {
             return Ok(folder);
         }

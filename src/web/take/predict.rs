@@ -20,7 +20,7 @@ use crate::config::{Sources, resolve};
 use crate::project::Project;
 use crate::web::desk::AtDesk;
 use crate::web::error::WebError;
-use crate::web::results::in_background;
+use crate::web::off_thread;
 use crate::web::results::runs::folder_of;
 
 /// Uploads that are taken at the same time; the others wait at the door.
@@ -48,7 +48,7 @@ pub async fn predict(
     Extension(uploads): Extension<Uploads>,
     form: Multipart,
 ) -> Result<Response, WebError> {
-    let asked = in_background(move || asked(&desk.project(), &run)).await?;
+    let asked = off_thread(move || asked(&desk.project(), &run)).await?;
     let closed = |_| WebError::Refused("the server is ending".into());
     let place = uploads.door.clone().acquire_owned().await.map_err(closed)?;
     let sent = receive(form).await?;
