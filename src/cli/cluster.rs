@@ -1,5 +1,7 @@
 //! `harvest cluster`: group like images, without labels.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::Args;
 
@@ -11,7 +13,7 @@ use crate::experiment::{Clustered, Clustering, Dataset};
 #[derive(Debug, Args)]
 pub struct Cluster {
     #[command(flatten)]
-    config: ConfigArguments,
+    pub config: ConfigArguments,
     /// How many clusters; without, as many as classes.
     #[arg(long, value_name = "N")]
     clusters: Option<u32>,
@@ -30,11 +32,14 @@ pub struct Cluster {
     /// Start anew, even if the same was done before.
     #[arg(long)]
     fresh: bool,
+    /// Labels and classes to go by in place of the project's own: a file that `harvest launch` and the page write for a job.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
 }
 
 impl Cluster {
     pub fn run(self) -> anyhow::Result<()> {
-        let context = self.config.resolve(self.overrides())?;
+        let context = self.config.resolve(self.overrides())?.with_labels(self.labels.as_deref())?;
         let places = context.places()?;
         let (progress, stop) = (&context.progress, &context.stop);
         // Unlabelled images have no classes yet, unless a project names them.
@@ -51,6 +56,7 @@ impl Cluster {
         let arguments: Vec<String> = std::env::args().collect();
         let found =
             clustering.execute(self.fresh, &arguments, progress, stop).context("cannot group the images")?;
+        progress.folder(&found.folder);
         print(&found);
         Ok(())
     }

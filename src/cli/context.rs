@@ -15,7 +15,7 @@ use crate::data::{Classes, Progress as _, Split};
 use crate::experiment::{
     Dataset, Experiment, ExperimentError, Finished, Places, Shown, Team, network_config,
 };
-use crate::project::Project;
+use crate::project::{FrozenLabels, Project};
 
 /// A command that makes no sense, in words.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,8 @@ pub struct Context {
     pub project: Option<Project>,
     /// Its classes, if it has two or more.
     pub classes: Option<Classes>,
+    /// Labels and classes to go by in place of the project's own.
+    pub frozen: Option<Arc<FrozenLabels>>,
     /// Shows progress.
     pub progress: Shown,
     /// Set by signals that ask for an end.
@@ -119,14 +121,22 @@ impl Ready {
 }
 
 impl ConfigArguments {
-    /// Reads all layers. Further `overrides` come from a verb's own flags.
-    pub fn resolve(&self, overrides: Vec<Override>) -> anyhow::Result<Context> {
-        let project = match &self.project {
+    /// The project that is meant, if one is.
+    ///
+    /// # Errors
+    /// If the one that is named is none.
+    pub fn project(&self) -> anyhow::Result<Option<Project>> {
+        Ok(match &self.project {
             Some(folder) => Some(Project::open(folder)?),
             // A recipe names its own images; only without one does the folder one stands in matter.
             None if self.config.is_some() || self.data.is_some() => None,
             None => Project::find(Path::new(".")).ok(),
-        };
+        })
+    }
+
+    /// Reads all layers. Further `overrides` come from a verb's own flags.
+    pub fn resolve(&self, overrides: Vec<Override>) -> anyhow::Result<Context> {
+        let project = self.project()?;
         let mut sources = Sources::of_this_machine();
         sources.project = project.as_ref().map(Project::file);
         sources.recipe = self.config.clone();
@@ -148,6 +158,7 @@ impl ConfigArguments {
             sources,
             project,
             classes,
+            frozen: None,
             progress: Shown::new(self.quiet),
             stop: asked.stop,
             team: Team::alone().told_by(asked.come_back),
@@ -157,6 +168,21 @@ impl ConfigArguments {
 }
 
 impl Context {
+    /// With the labels and classes of `file`, if one is named, in place of the project's own.
+    ///
+    /// # Errors
+    /// If there is no project, or the file cannot be read.
+    pub fn with_labels(mut self, file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(file) = file else { return Ok(self) };
+        if self.project.is_none() {
+            return Err(Usage("--labels: only for a project; name it with --project".into()).into());
+        }
+        let frozen = FrozenLabels::read(file)?;
+        self.classes = (frozen.classes.len() >= 2).then(|| frozen.classes.for_data()).transpose()?;
+        self.frozen = Some(Arc::new(frozen));
+        Ok(self)
+    }
+
     /// With the other ranks of this job, if there are any: waits until all have met.
     ///
     /// # Errors
@@ -207,7 +233,7 @@ impl Context {
     /// Where lists, caches and runs are kept.
     pub fn places(&self) -> Result<Places, ExperimentError> {
         if let Some(project) = &self.project {
-            return Ok(Places::in_project(project));
+            return Ok(Places::in_project(project).with_labels(self.frozen.clone()));
         }
         let runs = self.config.value.run.folder.as_deref().unwrap_or(Path::new("runs"));
         let root = self.config.value.data.root.as_deref().ok_or(ExperimentError::NoRoot)?;
@@ -262,6 +288,7 @@ impl Context {
             sources,
             project: self.project.clone(),
             classes: self.classes.clone(),
+            frozen: self.frozen.clone(),
             progress: Shown::new(self.progress.is_quiet()),
             stop: self.stop.clone(),
             team: self.team.clone(),

@@ -70,6 +70,7 @@ impl Demo {
                 sources,
                 project: None,
                 classes: None,
+                frozen: None,
                 progress: Shown::new(false),
                 stop: stop.clone(),
                 team: Team::alone(),

@@ -1,22 +1,27 @@
-//! `harvest launch`: a command as a job of Slurm.
+//! `harvest launch`: a command as a job, of Slurm or on this machine.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Parser as _, ValueEnum};
 
-use super::context::Usage;
+use super::context::{ConfigArguments, Usage};
 use super::{Arguments, Verb};
+use crate::config::Site;
 use crate::files::WriteError;
-use crate::jobs::{JobPlan, RanksPerNode, SCRIPT, Slurm};
-use crate::project::Project;
+use crate::jobs::{Handle, JobPlan, LABELS, Ledger, Place, Record, Task, Wish, plan};
+use crate::project::{FrozenLabels, Project};
 
-/// Hand a command in as a job of Slurm, on one or more nodes.
+/// Hand a command in as a job: of Slurm on one or more nodes, or on this machine in the background.
 ///
-/// The job is told before its time is up or others push it out, saves, and goes on when Slurm starts it again; so it does
-/// after a node was lost. Program, images and folders must be visible on all nodes.
+/// A job of Slurm is told before its time is up or others push it out, saves, and goes on when Slurm starts it again; so it
+/// does after a node was lost. Program, images and folders must be visible on all nodes. In a project, a training takes the
+/// labels as they are now, however long it waits.
 #[derive(Debug, Args)]
 pub struct Launch {
+    /// On this machine, in the background; it goes on when you log out.
+    #[arg(long, conflicts_with_all = ["nodes", "gpus_per_node", "tasks_per_node", "time", "partition", "account", "mpi"])]
+    here: bool,
     /// Machines.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     nodes: u32,
@@ -26,17 +31,17 @@ pub struct Launch {
     /// Without GPUs: ranks on each node.
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     tasks_per_node: u32,
-    /// Processors of each rank; without, 1, and 8 beside a GPU, which make its images ready.
+    /// Processors of each rank; without, 1, and 8 beside a GPU, which make its images ready; on this machine all.
     #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..))]
     cpus_per_task: Option<u32>,
     /// Most time at a stretch, as Slurm reads it: minutes, H:MM:SS or D-HH:MM:SS. Needs more than the three minutes that
     /// saving may take.
     #[arg(long)]
     time: Option<String>,
-    /// Group of nodes to wait for.
+    /// Group of nodes to wait for; without, the usual one.
     #[arg(long)]
     partition: Option<String>,
-    /// Account to be charged.
+    /// Account to be charged; without, the usual one.
     #[arg(long)]
     account: Option<String>,
     /// What lists of jobs call it.
@@ -46,12 +51,16 @@ pub struct Launch {
     /// divided.
     #[arg(long)]
     scaling: Option<Scaling>,
-    /// How ranks on processors find each other: pmix, or pmi2 for MPICH.
-    #[arg(long, value_name = "TYPE", default_value = "pmix")]
-    mpi: String,
+    /// How ranks on processors find each other: pmix, or pmi2 for MPICH; without, as the site's file says, else pmix.
+    #[arg(long, value_name = "TYPE")]
+    mpi: Option<String>,
     /// Starts again at most so often.
     #[arg(long, value_name = "N", default_value_t = 100)]
     most_restarts: u32,
+    /// What the people who run this cluster say of it (TOML); without, the file that HARVEST_SITE names, else
+    /// /etc/harvest/site.toml.
+    #[arg(long, value_name = "FILE")]
+    site: Option<PathBuf>,
     /// Folder of script and output; without, one of its own in `jobs`, in the project or the current folder.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -69,116 +78,151 @@ enum Scaling {
     Strong,
 }
 
+/// What is known of the command before it runs.
+struct Command {
+    /// Whether several ranks can do it.
+    on_ranks: bool,
+    /// The project it is for, if its labels are to be frozen.
+    project: Option<Project>,
+}
+
 impl Launch {
     pub fn run(self) -> anyhow::Result<()> {
-        let plan = self.plan()?;
+        let site = Site::find(self.site.as_deref())?;
+        let command = self.check()?;
+        let here = std::env::current_dir().context("cannot tell the current folder")?;
+        let ledger = self.ledger(&here);
+        // What cannot be is refused before a folder is made for it.
+        self.plan(&command, &site, here.clone(), ledger.next(&self.command[0]))?;
+        let folder = self.job_folder(&ledger)?;
+        let plan = self.plan(&command, &site, here, folder)?;
+        let script = plan.script_for(self.place())?;
         if self.dry_run {
-            print!("{}", plan.script()?);
+            print!("{script}");
             return Ok(());
         }
-        let job = Slurm::new()
-            .submit(&plan)
-            .with_context(|| format!("the job is not handed in; its script is `{}`", show(&plan, SCRIPT)))?;
-        println!("job {job}: {} ranks on {} nodes", plan.world_size(), plan.nodes);
-        println!("script: {}", show(&plan, SCRIPT));
-        println!("follow: tail -F '{}'", plan.output().display());
-        println!("state:  squeue --jobs={job}");
-        println!("cancel: scancel {job}");
+        if let Some(project) = &command.project {
+            FrozenLabels::of(project)?.write(&plan.folder.join(LABELS))?;
+        }
+        let started = ledger.start(&plan.folder, self.record(&plan), &script);
+        let job = started.with_context(|| {
+            format!("the job is not handed in; its script is `{}`", show(&plan, self.place().script_name()))
+        })?;
+        match job.handle() {
+            Some(handle @ Handle::Here(process)) => {
+                println!("job {}: {handle}", job.id());
+                println!("script: {}", job.script().display());
+                println!("follow: tail -F '{}'", plan.output().display());
+                println!("stop:   kill -TERM -{}", process.pid);
+            }
+            Some(Handle::Slurm(id)) => {
+                println!("job {id}: {} ranks on {} nodes", plan.world_size(), plan.nodes);
+                println!("script: {}", job.script().display());
+                println!("follow: tail -F '{}'", plan.output().display());
+                println!("state:  squeue --jobs={id}");
+                println!("cancel: scancel {id}");
+            }
+            None => {}
+        }
         Ok(())
     }
 
-    fn plan(&self) -> anyhow::Result<JobPlan> {
-        let ranks = match self.gpus_per_node {
-            Some(gpus) => RanksPerNode::Gpus(gpus),
-            None => RanksPerNode::Tasks(self.tasks_per_node),
-        };
-        let alone = self.nodes.saturating_mul(ranks.count()) == 1;
-        self.check(ranks, alone)?;
-        let program = std::env::current_exe().context("cannot tell where this program lies")?;
-        let program = program.to_str().ok_or_else(|| Usage("this program's path is not text".into()))?;
-        let mut command = vec![program.to_owned()];
-        command.extend(self.command.iter().cloned());
-        if let Some(scaling) = self.scaling {
-            let word = scaling.to_possible_value().expect("none is hidden");
-            command.extend(["--set".into(), format!("distribution.scaling={}", word.get_name())]);
-        }
-        let working_folder = std::env::current_dir().context("cannot tell the current folder")?;
-        Ok(JobPlan {
+    fn place(&self) -> Place {
+        if self.here { Place::Here } else { Place::Slurm }
+    }
+
+    fn wish(&self) -> Wish {
+        Wish {
             name: self.name.clone(),
-            command,
-            folder: self.job_folder(&working_folder)?,
-            working_folder,
             nodes: self.nodes,
-            ranks,
-            cpus_per_rank: self.cpus_per_task.unwrap_or(match ranks {
-                RanksPerNode::Gpus(_) => 8,
-                RanksPerNode::Tasks(_) => 1,
-            }),
-            mpi: (matches!(ranks, RanksPerNode::Tasks(_)) && !alone).then(|| self.mpi.clone()),
+            gpus_per_node: self.gpus_per_node,
+            tasks_per_node: self.tasks_per_node,
+            cpus_per_task: self.cpus_per_task,
             time: self.time.clone(),
             partition: self.partition.clone(),
             account: self.account.clone(),
+            mpi: self.mpi.clone(),
             most_restarts: self.most_restarts,
-        })
+        }
+    }
+
+    fn plan(
+        &self,
+        command: &Command,
+        site: &Site,
+        working_folder: PathBuf,
+        folder: PathBuf,
+    ) -> anyhow::Result<JobPlan> {
+        let program = std::env::current_exe().context("cannot tell where this program lies")?;
+        let program = text(&program, "this program's path")?;
+        let mut arguments = self.command.clone();
+        if command.project.is_some() {
+            arguments.extend(["--labels".into(), text(&folder.join(LABELS), "the job's folder")?]);
+        }
+        if let Some(scaling) = self.scaling {
+            let word = scaling.to_possible_value().expect("none is hidden");
+            arguments.extend(["--set".into(), format!("distribution.scaling={}", word.get_name())]);
+        }
+        let task = Task { arguments, program, on_ranks: command.on_ranks, working_folder, folder };
+        Ok(plan(&self.wish(), task, self.place(), site)
+            .map_err(|error| Usage(format!("`{}`: {error}", self.command[0])))?)
+    }
+
+    fn record(&self, plan: &JobPlan) -> Record {
+        let who = std::env::var("USER").unwrap_or_else(|_| "somebody".into());
+        let (kind, title) = (&self.command[0], format!("harvest {}", self.command.join(" ")));
+        Record::new(kind, &title, &who, self.place(), self.wish(), plan)
     }
 
     /// Refuses what would fail after a night in the queue.
-    fn check(&self, ranks: RanksPerNode, alone: bool) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<Command> {
         let words = std::iter::once("harvest").chain(self.command.iter().map(String::as_str));
         let parsed = Arguments::try_parse_from(words).map_err(|error| {
             Usage(format!("the command after `--`: {}", error.render().to_string().trim()))
         })?;
-        match parsed.verb {
-            Verb::Launch(_) => return Err(Usage("a job cannot be launched to launch jobs".into()).into()),
-            Verb::Train(_) => {}
-            _ if self.scaling.is_some() => return Err(Usage("--scaling: only for train".into()).into()),
-            _ if alone => {}
-            _ => {
-                let reason = format!(
-                    "only train works on several ranks; for `{}` ask for one node and one rank",
-                    self.command[0]
-                );
-                return Err(Usage(reason).into());
+        let project = |config: &ConfigArguments, labels: &Option<PathBuf>| match labels {
+            Some(_) => Ok(None),
+            None => config.project(),
+        };
+        match &parsed.verb {
+            Verb::Launch(_) => Err(Usage("a job cannot be launched to launch jobs".into()).into()),
+            Verb::Train(train) => {
+                Ok(Command { on_ranks: true, project: project(&train.config, &train.labels)? })
             }
-        }
-        match ranks {
-            RanksPerNode::Gpus(_) if !cfg!(feature = "cuda") => Err(Usage(
-                "--gpus-per-node: this program is built without CUDA; build it with `--features cuda`".into(),
-            )
-            .into()),
-            RanksPerNode::Tasks(_) if !alone && !cfg!(feature = "mpi") => Err(Usage(
-                "several ranks on processors need MPI, which this program is built without; build it with `--features mpi`, \
-                 or ask for GPUs with --gpus-per-node"
-                    .into(),
-            )
-            .into()),
-            _ => Ok(()),
+            _ if self.scaling.is_some() => Err(Usage("--scaling: only for train".into()).into()),
+            Verb::Cluster(cluster) => {
+                Ok(Command { on_ranks: false, project: project(&cluster.config, &cluster.labels)? })
+            }
+            _ => Ok(Command { on_ranks: false, project: None }),
         }
     }
 
+    /// The jobs of the project one stands in, else of the current folder.
+    fn ledger(&self, here: &Path) -> Ledger {
+        let project = Project::find(here).ok();
+        Ledger::of(project.as_ref().map_or(here, Project::dir))
+    }
+
     /// The folder asked for, or a new one.
-    fn job_folder(&self, working_folder: &Path) -> anyhow::Result<PathBuf> {
-        if let Some(folder) = &self.folder {
-            return Ok(std::path::absolute(folder)?);
-        }
-        let project = Project::find(Path::new(".")).ok();
-        let jobs = project.map_or(working_folder.to_owned(), |project| project.dir().to_owned()).join("jobs");
-        let time = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
-        if self.dry_run {
-            return Ok(jobs.join(time));
-        }
-        std::fs::create_dir_all(&jobs).map_err(WriteError::at(&jobs))?;
-        let mut count = 1;
-        loop {
-            let name = if count == 1 { time.clone() } else { format!("{time}-{count}") };
-            let folder = jobs.join(name);
-            match std::fs::create_dir(&folder) {
-                Ok(()) => return Ok(folder),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => count += 1,
-                Err(error) => return Err(WriteError::at(&folder)(error).into()),
+    fn job_folder(&self, ledger: &Ledger) -> anyhow::Result<PathBuf> {
+        let kind = &self.command[0];
+        match &self.folder {
+            Some(folder) => {
+                let folder = std::path::absolute(folder)?;
+                if !self.dry_run {
+                    std::fs::create_dir_all(&folder).map_err(WriteError::at(&folder))?;
+                }
+                Ok(folder)
             }
+            None if self.dry_run => Ok(ledger.next(kind)),
+            None => Ok(ledger.claim(kind)?),
         }
     }
+}
+
+fn text(path: &Path, what: &str) -> anyhow::Result<String> {
+    let text = path.to_str().ok_or_else(|| Usage(format!("{what}, `{}`, is not text", path.display())))?;
+    Ok(text.to_owned())
 }
 
 fn show(plan: &JobPlan, file: &str) -> String {

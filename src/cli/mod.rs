@@ -79,6 +79,24 @@ enum Verb {
     Bench(bench::Bench),
 }
 
+impl Verb {
+    /// Whether nothing is lost if it ends as soon as nobody reads what it prints. Those that train, serve or talk to others
+    /// write to much else, and must not die of that.
+    fn only_prints(&self) -> bool {
+        match self {
+            Self::Doctor(_)
+            | Self::Config(_)
+            | Self::Scan(_)
+            | Self::Sample(_)
+            | Self::Label(_)
+            | Self::Init(_) => true,
+            Self::Evaluate(_) | Self::Predict(_) | Self::Probe(_) | Self::Labels(_) | Self::Export(_) => true,
+            Self::Weights(weights) => weights.only_prints(),
+            _ => false,
+        }
+    }
+}
+
 /// For an end that is to be followed by another start; the same as of a rank that has lost another.
 const COME_BACK: u8 = harvest_collectives::EXIT_LOST as u8;
 
@@ -86,6 +104,9 @@ const COME_BACK: u8 = harvest_collectives::EXIT_LOST as u8;
 /// person, 75 when stopped or lost in order to be started again.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.verb.only_prints() {
+        signals::end_with_the_reader();
+    }
     let result = match arguments.verb {
         Verb::Demo(verb) => verb.run(),
         Verb::Init(verb) => verb.run(),

@@ -4,8 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
+
+/// Lets the system end this process once nobody reads what it prints, as other programs are: `harvest doctor | head -3`. Rust
+/// has that signal ignored, and printing would panic.
+pub fn end_with_the_reader() {
+    // Where the system does not let us, printing to nobody stays a panic.
+    let _ = signal_hook::flag::register_conditional_default(SIGPIPE, Arc::new(AtomicBool::new(true)));
+}
 
 /// What signals ask for.
 #[derive(Debug, Clone, Default)]

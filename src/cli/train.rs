@@ -1,5 +1,6 @@
 //! `harvest train`: train a classifier on few labels and all images.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use crate::experiment::{Comparison, Finished};
 #[derive(Debug, Args)]
 pub struct Train {
     #[command(flatten)]
-    config: ConfigArguments,
+    pub config: ConfigArguments,
     /// Begin anew, even if the same run is there unfinished.
     #[arg(long)]
     fresh: bool,
@@ -48,11 +49,14 @@ pub struct Train {
     /// Seed of weights, order and views.
     #[arg(long)]
     seed: Option<u64>,
+    /// Labels and classes to go by in place of the project's own: a file that `harvest launch` and the page write for a job.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
 }
 
 impl Train {
     pub fn run(self) -> anyhow::Result<()> {
-        let context = self.config.resolve(self.overrides())?;
+        let context = self.config.resolve(self.overrides())?.with_labels(self.labels.as_deref())?;
         if self.dry_run {
             let ready = context.prepare()?;
             let experiment = ready.experiment(&context, None)?;

@@ -71,6 +71,11 @@ pub struct Fetch {
 }
 
 impl Weights {
+    /// Whether nothing is lost if it ends as soon as nobody reads what it prints.
+    pub fn only_prints(&self) -> bool {
+        !matches!(self, Self::Fetch(_))
+    }
+
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Add { name, file, model, allow_unexpected } => {

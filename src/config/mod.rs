@@ -25,6 +25,7 @@ mod published;
 mod resolve;
 mod schema;
 pub mod sections;
+pub mod site;
 mod suggest;
 
 pub use crate::bounds::Invalid;
@@ -46,6 +47,7 @@ pub use sections::{
     Config, ConfigPath, DataConfig, EmaStatistics, ModelConfig, OptimizerName, Precision, RunConfig,
     SourceKind, Switch, TrainingConfig, TuningName,
 };
+pub use site::{Partition, Site};
 pub use suggest::nearest;
 
 #[cfg(test)]

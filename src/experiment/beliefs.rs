@@ -19,7 +19,7 @@ use super::{Experiment, ExperimentError, Places, Shown};
 use crate::data::{ContentHash, ImageCache, Manifest, Split};
 use crate::files::{WriteError, write_with};
 use crate::inference::{Bundle, Prediction, Predictor};
-use crate::project::{Input, Project, Run};
+use crate::project::{Input, Project, ProjectError, Run};
 use crate::report::Progress;
 
 /// Its name in a run folder.
@@ -260,11 +260,16 @@ pub fn read_class_ids(run: &Run) -> Result<Option<Vec<u16>>, ExperimentError> {
 /// The project's numbers of the classes called `names`; counted from 0 without a project.
 pub(super) fn class_ids(places: &Places, names: &[String]) -> Result<Vec<u16>, ExperimentError> {
     let Some(folder) = &places.project else { return Ok((0..names.len() as u16).collect()) };
-    let project = Project::open(folder).map_err(|error| ExperimentError::Damaged {
-        path: folder.join(crate::project::FILE),
-        reason: error.to_string(),
-    })?;
-    let classes = project.classes();
+    let classes = match &places.frozen {
+        Some(frozen) => frozen.classes.clone(),
+        None => {
+            let damaged = |error: ProjectError| ExperimentError::Damaged {
+                path: folder.join(crate::project::FILE),
+                reason: error.to_string(),
+            };
+            Project::open(folder).map_err(damaged)?.classes().clone()
+        }
+    };
     let now: Vec<(&str, u16)> = classes.iter().map(|class| (class.name.as_str(), class.id)).collect();
     let by_name = names.iter().map(|name| now.iter().find(|(other, _)| other == name).map(|(_, id)| *id));
     if let Some(ids) = by_name.clone().collect::<Option<Vec<_>>>() {

@@ -1,7 +1,8 @@
 //! The images of a configuration or project, with what is known of their classes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::{ExperimentError, Shown};
@@ -11,7 +12,7 @@ use crate::data::{
     scan,
 };
 use crate::files::{WriteError, atomic_write};
-use crate::project::{ClusterRow, Label, LabelStore, Project};
+use crate::project::{self, ClusterRow, FrozenLabels, Label, Project};
 
 /// Where lists, caches and runs are kept.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Places {
     pub runs: PathBuf,
     /// The project, whose label history is read.
     pub project: Option<PathBuf>,
+    /// Labels and classes to go by in place of the project's own.
+    pub frozen: Option<Arc<FrozenLabels>>,
 }
 
 impl Places {
@@ -34,7 +37,28 @@ impl Places {
             cache: project.cache(),
             runs: project.runs(),
             project: Some(project.dir().to_owned()),
+            frozen: None,
         }
+    }
+
+    /// With labels and classes as they were.
+    pub fn with_labels(self, frozen: Option<Arc<FrozenLabels>>) -> Self {
+        Self { frozen, ..self }
+    }
+
+    /// Labels of images by content, and the classes they name: the frozen ones, else the project's as they are now. Nothing
+    /// without a project.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn labels(&self) -> Result<Option<Arc<FrozenLabels>>, ExperimentError> {
+        if self.frozen.is_some() {
+            return Ok(self.frozen.clone());
+        }
+        let Some(dir) = &self.project else { return Ok(None) };
+        let damaged = |reason: String| ExperimentError::Damaged { path: dir.join(project::FILE), reason };
+        let project = Project::open(dir).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(Arc::new(FrozenLabels::of(&project)?)))
     }
 
     /// Folder of the folders that `harvest cluster` makes.
@@ -104,6 +128,7 @@ impl Places {
             cache: runs.join("data").join("cache"),
             runs: runs.to_owned(),
             project: None,
+            frozen: None,
         }
     }
 }
@@ -137,12 +162,12 @@ impl Dataset {
         let mut manifest = Self::scan(config, places, classes, progress, stop)?;
         let mut expert = false;
         let mut excluded = Vec::new();
-        if let (Some(project), Some(_)) = (&places.project, classes) {
-            let labels = LabelStore::read(project)?;
-            if !labels.is_empty() {
-                expert = true;
-                excluded = join_labels(&mut manifest, project, &labels)?;
-            }
+        if classes.is_some()
+            && let Some(said) = places.labels()?
+            && !said.labels.is_empty()
+        {
+            expert = true;
+            excluded = join_labels(&mut manifest, &said);
         }
         let classes = match classes {
             Some(classes) => classes.clone(),
@@ -257,28 +282,20 @@ impl Dataset {
 }
 
 /// Replaces the labels of the manifest by the expert's; returns the images that are to be left out, in order.
-fn join_labels(
-    manifest: &mut Manifest,
-    project: &Path,
-    labels: &BTreeMap<[u8; 32], Label>,
-) -> Result<Vec<u32>, ExperimentError> {
-    let damaged = |reason: String| ExperimentError::Damaged { path: project.join("harvest.toml"), reason };
-    let project = Project::open(project).map_err(|error| damaged(error.to_string()))?;
+fn join_labels(manifest: &mut Manifest, said: &FrozenLabels) -> Vec<u32> {
     let mut excluded = Vec::new();
     for (index, image) in manifest.images.iter_mut().enumerate() {
         let ContentHash(hash) = image.hash;
-        let label = labels.get(&hash);
+        let label = said.labels.get(&hash);
         image.label = match label {
-            Some(Label::Class(id)) => {
-                project.classes().index_of(*id).and_then(|class| u16::try_from(class).ok())
-            }
+            Some(Label::Class(id)) => said.classes.index_of(*id).and_then(|class| u16::try_from(class).ok()),
             _ => None,
         };
         if matches!(label, Some(Label::NoneOfThese | Label::BadImage)) {
             excluded.push(index as u32);
         }
     }
-    Ok(excluded)
+    excluded
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::scale::Scale;
 use super::self_training::Taught;
 use super::{Dataset, ExperimentError, Places, Shown, Team};
-use crate::algorithms::AlgorithmBuilder;
+use crate::algorithms::{AlgorithmBuilder, AlgorithmName};
 use crate::config::{ModelConfig, Resolved};
 use crate::data::{ImageCache, Split};
 use crate::device;
@@ -133,8 +133,12 @@ impl Experiment<'_> {
             }
         };
         let mut run = Run::open(&run)?;
+        progress.folder(run.dir());
         self.team.decide(|| run.begin(&self.described(), arguments))?;
         let trained = self.get_on(&run).and_then(|()| self.trained(&run, progress, stop));
+        if trained.is_ok() {
+            progress.phase("report");
+        }
         // What is left to do is to write, which one rank does.
         let result =
             trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained, progress, stop)));
@@ -251,7 +255,9 @@ impl Experiment<'_> {
             crew: self.team.crew(config.training.batch as usize)?,
             come_back: Some(self.team.come_back()),
         };
-        let bar = progress.begin("training", job.total_steps());
+        let supervised = self.config.value.algorithm.name == AlgorithmName::Supervised;
+        let label = if supervised { "training on labels alone" } else { "training" };
+        let bar = progress.begin(label, job.total_steps());
         let outcome = train(&job, run.dir(), stop, &bar)?;
         bar.finish();
         Ok(Trained { outcome: self.ordered(outcome), taught, scale, cache })

@@ -65,6 +65,9 @@ pub enum ExperimentError {
     /// The label history.
     #[error(transparent)]
     Labels(#[from] crate::project::LabelError),
+    /// Labels as they were when a job was planned.
+    #[error(transparent)]
+    Frozen(#[from] crate::project::FrozenError),
     /// The network.
     #[error(transparent)]
     Model(#[from] harvest_models::ConfigError),

@@ -1,9 +1,10 @@
 //! Progress of the data room, shown like all other progress.
 
+use std::path::Path;
 use std::sync::Mutex;
 
 use crate::data;
-use crate::report::Progress;
+use crate::report::{Progress, watched};
 
 /// Shows each piece of work as a bar on a terminal and as plain lines in a log; silent if `quiet`.
 #[derive(Default)]
@@ -25,7 +26,21 @@ impl Shown {
 
     /// A display for one piece of work of `total` units.
     pub fn begin(&self, label: &str, total: u64) -> Progress {
-        if self.quiet { Progress::hidden() } else { Progress::new(label, total) }
+        if self.quiet { Progress::quiet(label, total) } else { Progress::new(label, total) }
+    }
+
+    /// Tells who watches the process which folder is written to.
+    pub fn folder(&self, folder: &Path) {
+        if let Some(watched) = watched() {
+            watched.folder(folder);
+        }
+    }
+
+    /// Tells who watches the process what is done now, without a display of its own.
+    pub fn phase(&self, label: &str) {
+        if let Some(watched) = watched() {
+            watched.begin(label, 0);
+        }
     }
 
     fn with(&self, act: impl FnOnce(&Progress)) {
@@ -53,6 +68,9 @@ impl data::Progress for Shown {
     }
 
     fn note(&self, message: &str) {
+        if let Some(watched) = watched() {
+            watched.message(message);
+        }
         if !self.quiet {
             eprintln!("{message}");
         }

@@ -74,9 +74,12 @@ fn read(path: &Path) -> Starts {
     fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// How often Slurm has started this job again; 0 outside of jobs.
+/// Tells a job on this machine how often it was started again, as Slurm tells its own; set by the job's script.
+pub(super) const RESTARTS_VARIABLE: &str = "HARVEST_RESTART_COUNT";
+
+/// How often this job was started again; 0 outside of jobs.
 pub fn restart_count() -> u32 {
-    let count = std::env::var("SLURM_RESTART_COUNT").ok();
+    let count = std::env::var("SLURM_RESTART_COUNT").or_else(|_| std::env::var(RESTARTS_VARIABLE)).ok();
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 

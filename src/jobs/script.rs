@@ -1,21 +1,34 @@
-//! The script of a job.
+//! The script of a job: for Slurm, or for this machine.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::quoting::{directive, output_path, shell};
-use super::{COME_BACK, FAILED_VARIABLE, JobError, JobPlan, RanksPerNode, SCRIPT};
+use super::restarts::RESTARTS_VARIABLE;
+use super::{
+    COME_BACK, FAILED_VARIABLE, JobError, JobPlan, PROGRESS, PROGRESS_VARIABLE, Place, RanksPerNode, SCRIPT,
+};
 
 /// Seconds before the end of its time at which a job is told.
 const NOTICE_SECONDS: u32 = 180;
 
 impl JobPlan {
+    /// The script for a job in that place.
+    ///
+    /// # Errors
+    /// If something in it cannot be written as text on one line.
+    pub fn script_for(&self, place: Place) -> Result<String, JobError> {
+        match place {
+            Place::Here => self.local_script(),
+            Place::Slurm => self.script(),
+        }
+    }
+
     /// The script, ready for `sbatch`.
     ///
     /// # Errors
     /// If something in it cannot be written as text on one line.
     pub fn script(&self) -> Result<String, JobError> {
-        let folder = text("folder of the job", &self.folder)?;
         let working_folder = text("working folder", &self.working_folder)?;
         let mut script = String::from("#!/bin/bash\n");
         for (option, value) in self.options(working_folder)? {
@@ -25,13 +38,11 @@ impl JobPlan {
         line(&mut script, "# To the ranks, not to this script: they agree on a step, save, and end with 75.");
         line(&mut script, &format!("#SBATCH --signal=USR2@{NOTICE_SECONDS}"));
         line(&mut script, "");
-        let Self { cpus_per_rank, most_restarts, .. } = self;
-        // Since 22.05 srun does not take them over from the job.
-        line(
-            &mut script,
-            &format!("export SRUN_CPUS_PER_TASK={cpus_per_rank} RAYON_NUM_THREADS={cpus_per_rank}"),
-        );
-        line(&mut script, &format!("folder={}", shell(folder)));
+        if let Some(cpus) = self.cpus_per_rank {
+            // Since 22.05 srun does not take them over from the job.
+            line(&mut script, &format!("export SRUN_CPUS_PER_TASK={cpus} RAYON_NUM_THREADS={cpus}"));
+        }
+        self.surroundings(&mut script)?;
         line(&mut script, "restarts=${SLURM_RESTART_COUNT:-0}");
         line(&mut script, "# A rank that fails for good says so there.");
         line(&mut script, &format!("export {FAILED_VARIABLE}=$folder/failed-$SLURM_JOB_ID-$restarts"));
@@ -41,16 +52,51 @@ impl JobPlan {
         );
         line(&mut script, "");
         let mpi = self.mpi.as_ref().map_or(String::new(), |mpi| format!(" --mpi={}", shell(mpi)));
-        let command: Vec<String> = self.command.iter().map(|word| shell(word)).collect();
-        line(&mut script, &format!("srun --kill-on-bad-exit=1{mpi} -- {}", command.join(" ")));
-        script.push_str(
-            &ENDING
-                .replace("COME_BACK", &COME_BACK.to_string())
-                .replace("FAILED_VARIABLE", FAILED_VARIABLE)
-                .replace("MOST_RESTARTS", &most_restarts.to_string())
-                .replace("SCRIPT", SCRIPT),
-        );
+        line(&mut script, &format!("srun --kill-on-bad-exit=1{mpi} -- {}", self.words()));
+        script.push_str(&self.filled(SLURM_ENDING));
         Ok(script)
+    }
+
+    /// The script for this machine.
+    fn local_script(&self) -> Result<String, JobError> {
+        let working_folder = text("working folder", &self.working_folder)?;
+        let mut script = String::from("#!/bin/bash\n");
+        line(&mut script, &format!("cd {} || exit 1", shell(working_folder)));
+        if let Some(cpus) = self.cpus_per_rank {
+            line(&mut script, &format!("export RAYON_NUM_THREADS={cpus}"));
+        }
+        self.surroundings(&mut script)?;
+        script.push_str(&self.filled(LOCAL_LOOP).replace("COMMAND", &self.words()));
+        Ok(script)
+    }
+
+    /// Modules, the job's folder, and variables.
+    fn surroundings(&self, script: &mut String) -> Result<(), JobError> {
+        if !self.modules.is_empty() {
+            script.push_str(MODULES);
+            let modules: Vec<String> = self.modules.iter().map(|module| shell(module)).collect();
+            line(script, &format!("module load {} || exit 1", modules.join(" ")));
+        }
+        line(script, &format!("folder={}", shell(text("folder of the job", &self.folder)?)));
+        line(script, &format!("export {PROGRESS_VARIABLE}=$folder/{PROGRESS}"));
+        for (name, value) in &self.environment {
+            line(script, &format!("export {name}={}", shell(value)));
+        }
+        Ok(())
+    }
+
+    /// The command as a line of the shell, inside of its container.
+    fn words(&self) -> String {
+        let words: Vec<String> = self.container.iter().chain(&self.command).map(|word| shell(word)).collect();
+        words.join(" ")
+    }
+
+    fn filled(&self, part: &str) -> String {
+        part.replace("COME_BACK", &COME_BACK.to_string())
+            .replace("FAILED_VARIABLE", FAILED_VARIABLE)
+            .replace("RESTARTS_VARIABLE", RESTARTS_VARIABLE)
+            .replace("MOST_RESTARTS", &self.most_restarts.to_string())
+            .replace("SCRIPT", SCRIPT)
     }
 
     fn options(&self, working_folder: &str) -> Result<Vec<(&'static str, String)>, JobError> {
@@ -62,8 +108,10 @@ impl JobPlan {
             ("open-mode", "append".to_owned()),
             ("nodes", self.nodes.to_string()),
             ("ntasks-per-node", self.ranks.count().to_string()),
-            ("cpus-per-task", self.cpus_per_rank.to_string()),
         ];
+        if let Some(cpus) = self.cpus_per_rank {
+            options.push(("cpus-per-task", cpus.to_string()));
+        }
         if let RanksPerNode::Gpus(gpus) = self.ranks {
             options.push(("gpus-per-node", gpus.to_string()));
         }
@@ -78,11 +126,46 @@ impl JobPlan {
     }
 }
 
+/// Where scripts have no command `module`, though people do.
+const MODULES: &str = r#"for setup in /etc/profile.d/{modules,lmod,z00_lmod}.sh; do
+    # shellcheck disable=SC1090
+    if ! command -v module >/dev/null && [ -r "$setup" ]; then . "$setup"; fi
+done
+"#;
+
+/// The command, started again as long as it asks for that.
+const LOCAL_LOOP: &str = r#"restarts=0
+stopped=
+# Whoever stops the job tells the program as well, which saves and ends; it is not started again then.
+trap 'stopped=yes' TERM INT HUP
+
+while true; do
+    # A start that fails for good says so there.
+    export FAILED_VARIABLE=$folder/failed-$restarts RESTARTS_VARIABLE=$restarts
+    echo "on $HOSTNAME, restart $restarts, $(date -Is)"
+    COMMAND
+    code=$?
+    if [ "$code" -ne COME_BACK ] || [ -n "$stopped" ] || [ -s "$FAILED_VARIABLE" ]; then
+        break
+    fi
+    if [ "$restarts" -ge MOST_RESTARTS ]; then
+        echo "started again MOST_RESTARTS times, which is enough"
+        break
+    fi
+    restarts=$((restarts + 1))
+    echo "ended with code $code, starts again"
+done
+echo "ended with code $code"
+exit "$code"
+"#;
+
 /// What follows the ranks' end. A job that was cancelled, or that Slurm has requeued itself, is not `RUNNING` any more.
-const ENDING: &str = r#"code=$?
+const SLURM_ENDING: &str = r#"code=$?
 
 stop() {
     echo "job $SLURM_JOB_ID: $1"
+    # Slurm forgets how jobs ended.
+    echo "$code" >"$folder/exit"
     exit "$code"
 }
 if [ "$code" -eq 0 ]; then
@@ -136,12 +219,15 @@ mod tests {
             folder: "/data/moths/jobs/1".into(),
             nodes: 2,
             ranks: RanksPerNode::Tasks(1),
-            cpus_per_rank: 4,
+            cpus_per_rank: Some(4),
             mpi: Some("pmix".into()),
             time: None,
             partition: None,
             account: None,
             most_restarts: 100,
+            modules: Vec::new(),
+            container: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -159,6 +245,7 @@ mod tests {
 
 export SRUN_CPUS_PER_TASK=4 RAYON_NUM_THREADS=4
 folder=/data/moths/jobs/1
+export HARVEST_PROGRESS=$folder/progress.json
 restarts=${SLURM_RESTART_COUNT:-0}
 # A rank that fails for good says so there.
 export HARVEST_JOB_FAILED=$folder/failed-$SLURM_JOB_ID-$restarts
@@ -169,6 +256,8 @@ code=$?
 
 stop() {
     echo "job $SLURM_JOB_ID: $1"
+    # Slurm forgets how jobs ended.
+    echo "$code" >"$folder/exit"
     exit "$code"
 }
 if [ "$code" -eq 0 ]; then

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::{JobPlan, SCRIPT};
+use serde::{Deserialize, Serialize};
+
+use super::{Handle, JobPlan, JobStatus, Place, SCRIPT, Scheduler};
 use crate::files::{WriteError, atomic_write};
 
 /// A job that cannot be handed in, watched or cancelled.
@@ -21,6 +23,21 @@ pub enum JobError {
     NoSlurm {
         /// The program.
         program: &'static str,
+    },
+    /// A program of the system that jobs on this machine need.
+    #[error("there is no `{program}` here, which jobs on this machine need; ask the administrators for it")]
+    NoProgram {
+        /// The program.
+        program: &'static str,
+    },
+    /// It ended before we could look at it.
+    #[error("the job ended at once, before it could be noted; its output tells why")]
+    Vanished,
+    /// Its process is on another machine.
+    #[error("the job runs on {host}, and can be stopped only from there: open the page on that machine")]
+    OtherMachine {
+        /// The machine.
+        host: String,
     },
     /// It is there, but does not start.
     #[error("cannot start `{program}`")]
@@ -60,27 +77,13 @@ pub enum JobError {
 }
 
 /// Number of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobId(pub u64);
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// How a job stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum JobStatus {
-    /// In the queue, with Slurm's word for why: `Resources`, `Priority`, `BeginTime`.
-    Waiting(String),
-    /// At work, on these nodes.
-    Running(String),
-    /// At its end, with Slurm's word for how: `COMPLETED`, `FAILED`, `CANCELLED`, `TIMEOUT`.
-    Ended(String),
-    /// Slurm has forgotten it: it ended some time ago.
-    Forgotten,
 }
 
 /// Slurm's programs.
@@ -109,6 +112,14 @@ impl Slurm {
         fs::create_dir_all(&plan.folder).map_err(WriteError::at(&plan.folder))?;
         let path = plan.folder.join(SCRIPT);
         atomic_write(&path, script.as_bytes())?;
+        self.hand_in(&path)
+    }
+
+    /// Hands in the script at `path`.
+    ///
+    /// # Errors
+    /// If Slurm does not take it.
+    pub fn hand_in(&self, path: &Path) -> Result<JobId, JobError> {
         let mut sbatch = self.command("sbatch");
         // Slurm lets the variables of an `sbatch` inside another job through to the new one.
         for (name, _) in std::env::vars_os() {
@@ -117,7 +128,7 @@ impl Slurm {
                 sbatch.env_remove(&*name);
             }
         }
-        let answer = run("sbatch", sbatch.arg("--parsable").arg(&path))?;
+        let answer = run("sbatch", sbatch.arg("--parsable").arg(path))?;
         // With several clusters: `17;name`.
         let number = answer.trim().split(';').next().and_then(|number| number.parse().ok());
         number.map(JobId).ok_or(JobError::Answer { program: "sbatch", answer })
@@ -157,7 +168,13 @@ impl Slurm {
         run("scancel", self.command("scancel").arg(job.to_string())).map(drop)
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// Whether jobs can be handed in from here.
+    pub fn is_here(&self) -> bool {
+        let mut sbatch = self.command("sbatch");
+        sbatch.arg("--version").output().is_ok_and(|output| output.status.success())
+    }
+
+    pub(super) fn command(&self, program: &str) -> Command {
         match &self.folder {
             Some(folder) => Command::new(folder.join(program)),
             None => Command::new(program),
@@ -165,8 +182,27 @@ impl Slurm {
     }
 }
 
+impl Scheduler for Slurm {
+    fn submit(&self, folder: &Path) -> Result<Handle, JobError> {
+        self.hand_in(&folder.join(Place::Slurm.script_name())).map(Handle::Slurm)
+    }
+
+    fn status(&self, _: &Path, handle: &Handle) -> Result<JobStatus, JobError> {
+        let Handle::Slurm(job) = handle else { return Ok(JobStatus::Forgotten) };
+        match self.status(*job)? {
+            JobStatus::Forgotten => Ok(self.recorded(*job).map_or(JobStatus::Forgotten, JobStatus::Ended)),
+            known => Ok(known),
+        }
+    }
+
+    fn cancel(&self, handle: &Handle) -> Result<(), JobError> {
+        let Handle::Slurm(job) = handle else { return Ok(()) };
+        self.cancel(*job)
+    }
+}
+
 /// What a program said; what it complained about, if it failed.
-fn run(program: &'static str, command: &mut Command) -> Result<String, JobError> {
+pub(super) fn run(program: &'static str, command: &mut Command) -> Result<String, JobError> {
     let Output { status, stdout, stderr } = command.output().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => JobError::NoSlurm { program },
         _ => JobError::Start { program, source },
@@ -246,12 +282,15 @@ mod tests {
                 folder: self.0.path().join("jobs/1"),
                 nodes: 1,
                 ranks: RanksPerNode::Tasks(1),
-                cpus_per_rank: 1,
+                cpus_per_rank: Some(1),
                 mpi: None,
                 time: None,
                 partition: None,
                 account: None,
                 most_restarts: 1,
+                modules: Vec::new(),
+                container: Vec::new(),
+                environment: Vec::new(),
             }
         }
     }

@@ -3,7 +3,7 @@
 //! - [`MetricsLog`] appends to `metrics.csv` and survives being killed; [`MetricsTable`] reads it back.
 //! - [`EventWriter`] writes the same scalars for TensorBoard.
 //! - [`LineChart`] and [`confusion_svg`] draw; [`RunSummary`] puts everything on one page, `report.html`.
-//! - [`Progress`] shows how far long work is, on a terminal and off it.
+//! - [`Progress`] shows how far long work is, on a terminal and off it; [`Watched`] tells it to other programs.
 
 mod charts;
 mod comparison_charts;
@@ -17,6 +17,7 @@ mod progress;
 mod reliability_chart;
 mod scaling_chart;
 mod svg;
+mod watched;
 
 pub use charts::{LineChart, Series, standard_charts};
 pub use comparison_charts::{Compared, Comparison, Spread};
@@ -32,3 +33,4 @@ pub use progress::{Progress, duration, thousands};
 pub use reliability_chart::reliability_svg;
 pub use scaling_chart::{ScalingChart, ScalingSeries};
 pub use svg::escape;
+pub use watched::{Watched, WatchedState, watched};

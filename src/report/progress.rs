@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::watched::{Watched, watched};
+
 /// Least time between two lines off a terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows how far one piece of work is, on standard error.
+/// Shows how far one piece of work is, on standard error, and in the file that whoever watches this process has named.
 pub struct Progress {
     label: String,
+    watched: Option<&'static Watched>,
     /// 0: not known.
     total: u64,
     position: AtomicU64,
@@ -42,15 +45,30 @@ impl Progress {
     /// Starts showing `label`, such as "scan", over `total` items or steps; 0 if that is not known.
     pub fn new(label: &str, total: u64) -> Self {
         if std::io::stderr().is_terminal() {
-            return Self::with_display(label, total, Display::Bar(bar(label, total)));
+            return Self::with_display(label, total, Display::Bar(bar(label, total))).told(total);
         }
         let start = Instant::now();
-        Self::lines(label, total, INTERVAL, Box::new(std::io::stderr()), Box::new(move || start.elapsed()))
+        let clock = Box::new(move || start.elapsed());
+        Self::lines(label, total, INTERVAL, Box::new(std::io::stderr()), clock).told(total)
     }
 
     /// Shows nothing: for tests and for callers without anyone watching.
     pub fn hidden() -> Self {
         Self::with_display("", 0, Display::Hidden)
+    }
+
+    /// Shows nothing on standard error; who watches the process by its file is told.
+    pub fn quiet(label: &str, total: u64) -> Self {
+        Self::with_display(label, total, Display::Hidden).told(total)
+    }
+
+    /// With the file of whoever watches.
+    fn told(mut self, total: u64) -> Self {
+        self.watched = watched();
+        if let Some(watched) = self.watched {
+            watched.begin(&self.label, total);
+        }
+        self
     }
 
     /// Lines into `sink`, at most one every `interval` of `clock`.
@@ -71,7 +89,7 @@ impl Progress {
     }
 
     fn with_display(label: &str, total: u64, display: Display) -> Self {
-        Self { label: label.to_owned(), total, position: AtomicU64::new(0), display }
+        Self { label: label.to_owned(), total, position: AtomicU64::new(0), display, watched: None }
     }
 
     /// `position` items or steps are done. Cheap enough to call for every one of them.
@@ -95,8 +113,27 @@ impl Progress {
         }
     }
 
+    /// Numbers for whoever watches the process, such as the loss.
+    pub fn scalars(&self, row: &[(&str, f64)]) {
+        if let Some(watched) = self.watched {
+            watched.scalars(row);
+        }
+    }
+
+    /// Tells who watches the process that something else is done in between, such as an evaluation; runs `act`.
+    pub fn meanwhile<T>(&self, label: &str, act: impl FnOnce() -> T) -> T {
+        let Some(watched) = self.watched else { return act() };
+        watched.meanwhile(label);
+        let result = act();
+        watched.meanwhile(&self.label);
+        result
+    }
+
     /// A line of its own, at once, above the bar: something worth keeping, such as an evaluation's result.
     pub fn milestone(&self, text: &str) {
+        if let Some(watched) = self.watched {
+            watched.message(text);
+        }
         match &self.display {
             Display::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
             Display::Lines(_) => self.with_lines(|lines| lines.say(&format!("{}: {text}", self.label))),
@@ -121,6 +158,9 @@ impl Progress {
     }
 
     fn show(&self, position: u64) {
+        if let Some(watched) = self.watched {
+            watched.set(position);
+        }
         match &self.display {
             Display::Bar(bar) => bar.set_position(position),
             Display::Lines(_) => self.with_lines(|lines| lines.update(&self.label, position, self.total)),

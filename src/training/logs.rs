@@ -96,6 +96,7 @@ impl<'a> Logs<'a> {
         if let Some(files) = &mut self.files {
             files.write(pending.step, &row, "train")?;
         }
+        progress.scalars(&row);
         let mask = names.iter().position(|name| *name == "mask_ratio").map(|i| values[i]);
         let mask = mask.map_or(String::new(), |mask| format!(", {:.0} % kept", 100.0 * mask));
         progress.message(format!("loss {:.3}{mask}", values[0]));

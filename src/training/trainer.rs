@@ -302,7 +302,8 @@ pub fn train(
             });
             if evaluate {
                 logs.flush_pending(progress, saved)?;
-                let scores = job.scores(session.predictor(), &job.split.evaluation);
+                let scores = progress
+                    .meanwhile("evaluation", || job.scores(session.predictor(), &job.split.evaluation));
                 let accuracy = scores.map_or(0.0, |scores| scores.accuracy);
                 // Few evaluation images make ties common; the later model has seen more.
                 is_best = best.is_none_or(|(highest, _)| accuracy >= highest);
@@ -310,6 +311,7 @@ pub fn train(
                     best = Some((accuracy, session.step));
                 }
                 logs.evaluation(session.step - 1, accuracy)?;
+                progress.scalars(&[("evaluation_accuracy", accuracy)]);
                 let line = format!(
                     "step {}: {:.2} % of the evaluation images right",
                     session.step,
@@ -346,8 +348,11 @@ pub fn train(
     }
     network.load_tensors(&kept.ema).map_err(|error| CheckpointError::Misfit(error.to_string()))?;
     let network = network.merged();
-    let (evaluation, evaluation_logits) = job.scores_of_each(&network, &job.split.evaluation).unzip();
-    let (test, test_logits) = job.scores_of_each(&network, &job.split.test).unzip();
+    let (of_evaluation, of_test) = progress.meanwhile("evaluation", || {
+        let scored = |indices: &[u32]| job.scores_of_each(&network, indices);
+        (scored(&job.split.evaluation), scored(&job.split.test))
+    });
+    let ((evaluation, evaluation_logits), (test, test_logits)) = (of_evaluation.unzip(), of_test.unzip());
     Ok(Outcome {
         taken_at: kept.progress.step,
         steps: total,

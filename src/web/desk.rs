@@ -40,6 +40,8 @@ pub struct Desk {
     reloading: tokio::sync::Mutex<()>,
     /// The project's file when it was last read, and what is wrong with it since.
     seen: Mutex<(Option<Stamp>, Option<String>)>,
+    /// Its jobs that go on.
+    pub watching: super::work::Watching,
 }
 
 /// What tells that a file was written to.
@@ -114,7 +116,7 @@ impl Desk {
         let dir = project.dir().to_owned();
         let scribe = Scribe::start(project, store, shelf.clone()).map_err(WriteError::at(&dir))?;
         let (reloading, seen) = (tokio::sync::Mutex::new(()), Mutex::new((stamp, None)));
-        Ok(Self { key, scribe, shelf, reloading, seen })
+        Ok(Self { key, scribe, shelf, reloading, seen, watching: Default::default() })
     }
 
     /// The project as it is now.

@@ -65,6 +65,7 @@ impl Page<'_> {
                     link rel="icon" href=(asset("icon.svg"));
                     link rel="stylesheet" href=(asset("base.css"));
                     @if let Some(style) = self.style { link rel="stylesheet" href=(asset(style)); }
+                    script src=(asset("theme.js")) {}
                     script type="module" src=(asset("base.js")) {}
                     @if let Some(script) = self.script { script type="module" src=(asset(script)) {} }
                 }

@@ -37,6 +37,8 @@ impl AppState {
         }
         let desk = Arc::new(Desk::open(key.clone(), project.clone())?);
         desks.insert(key, desk.clone());
+        // Those that were started before this server was.
+        super::work::watch(&desk, None);
         Ok(desk)
     }
 

@@ -83,8 +83,43 @@ export function colour(root = document) {
 }
 colour();
 
+// Where the parts of a project do not fit beside each other, ours is in sight.
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A fragment would lead to the root, where `<base>` points.
 document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault();
   document.getElementById("main").focus();
 });
+
+// Light, dark, or as the system has it.
+const THEME = "harvest:theme";
+const THEMES = [["", "◐", "as the system"], ["light", "○", "light"], ["dark", "●", "dark"]];
+
+function themeButton() {
+  const bar = document.querySelector(".bar");
+  if (!bar) return;
+  const now = () => THEMES.findIndex(([name]) => name === (document.documentElement.dataset.theme ?? ""));
+  const button = make("button", { class: "quiet theme", type: "button" });
+  const show = () => {
+    const [, mark, words] = THEMES[now()];
+    button.textContent = mark;
+    button.title = `Colours: ${words}`;
+    button.setAttribute("aria-label", `Colours: ${words}. Change`);
+  };
+  button.addEventListener("click", () => {
+    const [next] = THEMES[(now() + 1) % THEMES.length];
+    if (next) document.documentElement.dataset.theme = next;
+    else delete document.documentElement.dataset.theme;
+    try {
+      localStorage.setItem(THEME, next);
+    } catch {
+      // Until the page is closed.
+    }
+    show();
+    document.dispatchEvent(new Event("themechange"));
+  });
+  show();
+  bar.append(button);
+}
+themeButton();

@@ -4,9 +4,12 @@ mod api;
 mod classes;
 mod code;
 mod events;
+mod frame;
 mod history;
+mod page;
 
 use axum::Router;
+use axum::routing::get;
 
 use super::state::App;
 
@@ -14,6 +17,7 @@ pub use code::LabelCode;
 
 pub fn routes() -> Router<App> {
     Router::new()
+        .route("/label", get(page::page))
         .merge(api::routes())
         .merge(classes::routes())
         .merge(events::routes())

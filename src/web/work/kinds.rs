@@ -1,0 +1,160 @@
+//! What a job of the page can do. One more kind is one more line in each match below.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::error::WebError;
+use crate::config::{Override, Resolved, Sources, resolve};
+use crate::project::{Project, Run};
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Looks at every image once, and makes thumbnails.
+    Scan,
+    /// Groups like images.
+    Cluster,
+    /// Trains a model.
+    Train,
+    /// Writes a label for every image of a finished run.
+    LabelAll,
+}
+
+/// What somebody chose for it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Values of the configuration by key, as typed: `training.lr` to `3e-4`. Empty ones count as not said.
+    pub set: BTreeMap<String, String>,
+    /// Train on the labelled images alone too, to compare.
+    pub with_baseline: bool,
+    /// Name of the run whose model a training starts from.
+    pub from: Option<String>,
+    /// Do it anew, even if the same was done before.
+    pub fresh: bool,
+    /// Name of the run that is used.
+    pub run: Option<String>,
+}
+
+impl Kind {
+    /// In one word, part of the job's name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Cluster => "cluster",
+            Self::Train => "train",
+            Self::LabelAll => "label-all",
+        }
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Scan => "Look at the images",
+            Self::Cluster => "Group the images",
+            Self::Train => "Train a model",
+            Self::LabelAll => "Label every image",
+        }
+    }
+
+    /// Title of a job that a record names by its word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Scan, Self::Cluster, Self::Train, Self::LabelAll].into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Whether several ranks can do it together.
+    pub fn on_ranks(self) -> bool {
+        self == Self::Train
+    }
+
+    /// Whether it goes by the labels as they are when it is planned.
+    pub fn takes_labels(self) -> bool {
+        matches!(self, Self::Train | Self::Cluster)
+    }
+
+    /// Arguments of this program that do it.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, in words that name it.
+    pub fn arguments(self, project: &Project, settings: &Settings) -> Result<Vec<String>, WebError> {
+        let dir = text(project.dir().to_owned())?;
+        let mut arguments: Vec<String> = match self {
+            Self::Scan => ["scan", "--thumbnails", "--project", &dir].map(str::to_owned).to_vec(),
+            Self::Cluster => ["cluster", "--project", &dir].map(str::to_owned).to_vec(),
+            Self::Train => ["train", "--project", &dir].map(str::to_owned).to_vec(),
+            Self::LabelAll => {
+                let run = settings.run.as_deref().ok_or_else(|| WebError::Bad("no run is named".into()))?;
+                let folder = run_folder(project, run)?;
+                return Ok(vec!["labels".into(), text(folder)?]);
+            }
+        };
+        self.check(project, settings)?;
+        if self == Self::Train {
+            if settings.with_baseline && !is_supervised(settings) {
+                arguments.push("--with-baseline".into());
+            }
+            if let Some(run) = settings.from.as_deref().filter(|run| !run.is_empty()) {
+                let weights = run_folder(project, run)?.join("bundle").join("model.safetensors");
+                if !weights.is_file() {
+                    return Err(WebError::Bad(format!("the run `{run}` has no model to start from")));
+                }
+                arguments.extend(["--pretrained".into(), text(weights)?]);
+            }
+        }
+        if settings.fresh && matches!(self, Self::Train | Self::Cluster) {
+            arguments.push("--fresh".into());
+        }
+        for (key, value) in said(settings) {
+            arguments.extend(["--set".into(), format!("{key}={value}")]);
+        }
+        Ok(arguments)
+    }
+
+    /// What the settings come to, with all layers below them.
+    ///
+    /// # Errors
+    /// The first one that makes no sense.
+    pub fn check(self, project: &Project, settings: &Settings) -> Result<Resolved, WebError> {
+        let mut sources = Sources::of_this_machine();
+        sources.project = Some(project.file());
+        sources.overrides = said(settings)
+            .map(|(key, value)| Override { argument: key.clone(), key: key.clone(), value: value.to_owned() })
+            .collect();
+        let resolved = resolve(&sources).map_err(|error| WebError::Bad(error.to_string()))?;
+        let classes = project.classes().len().max(2);
+        crate::experiment::network_config(&resolved.value.model, classes)
+            .map_err(|error| WebError::Bad(format!("`model.name`: {error}")))?;
+        Ok(resolved)
+    }
+}
+
+/// The keys that were given a value.
+fn said(settings: &Settings) -> impl Iterator<Item = (&String, &str)> {
+    settings.set.iter().map(|(key, value)| (key, value.trim())).filter(|(_, value)| !value.is_empty())
+}
+
+fn is_supervised(settings: &Settings) -> bool {
+    settings.set.get("algorithm.name").is_some_and(|name| name.trim() == "supervised")
+}
+
+/// The folder of a run of this project.
+fn run_folder(project: &Project, name: &str) -> Result<PathBuf, WebError> {
+    let missing = || WebError::Missing { what: format!("run `{name}`") };
+    // A name, and no path that leads elsewhere.
+    let plain =
+        name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('.');
+    let folder = project.runs().join(name);
+    if !plain || name.is_empty() || Run::open(&folder).is_err() {
+        return Err(missing());
+    }
+    Ok(folder)
+}
+
+fn text(path: PathBuf) -> Result<String, WebError> {
+    path.into_os_string().into_string().map_err(|path| {
+        WebError::Bad(format!("the path `{}` is not text; rename its folders", path.to_string_lossy()))
+    })
+}

@@ -1,0 +1,130 @@
+//! Tells all who have a page open when a job has changed its state.
+//!
+//! A task for each project looks at its running jobs, as long as there are any: at files of jobs on this machine twice a second,
+//! and not more often than every five seconds at Slurm, whose controller has others to serve.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::super::desk::{Desk, Event};
+use super::kinds::Kind;
+use crate::jobs::{JobState, Ledger, Place};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+const SLURM_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is known of a project's jobs that go on.
+#[derive(Debug, Default)]
+pub struct Watching {
+    /// Whether a task looks.
+    on: AtomicBool,
+    /// Their states when it last looked.
+    known: Mutex<HashMap<String, JobState>>,
+}
+
+/// Watches the jobs of `desk` until all have ended; nothing happens outside of a server, or if that is being done already.
+/// `started`: one that was started this moment.
+pub fn begin(desk: &Arc<Desk>, started: Option<&str>) {
+    if let Some(id) = started {
+        // Its end is told even if somebody else saw it first.
+        desk.watching.known().insert(id.to_owned(), JobState::Waiting);
+    }
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    if desk.watching.on.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let desk = desk.clone();
+    runtime.spawn(async move {
+        let mut slurm_asked: Option<Instant> = None;
+        loop {
+            let ask_slurm = slurm_asked.is_none_or(|asked| asked.elapsed() >= SLURM_INTERVAL);
+            if ask_slurm {
+                slurm_asked = Some(Instant::now());
+            }
+            let at = desk.clone();
+            let Ok(seen) = tokio::task::spawn_blocking(move || look(&at, ask_slurm)).await else {
+                // A panic there is a fault of ours, and would be one again: stop watching rather than spin.
+                break;
+            };
+            for change in seen.changes {
+                tell(&desk, change).await;
+            }
+            if !seen.going {
+                break;
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        desk.watching.on.store(false, Ordering::Release);
+        // One may have been started between the last look and now.
+        if !desk.watching.known().is_empty() {
+            begin(&desk, None);
+        }
+    });
+}
+
+impl Watching {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, JobState>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job whose state is another.
+struct Change {
+    id: String,
+    /// Its kind, if it is at its end.
+    ended: Option<String>,
+}
+
+/// What a look has found.
+struct Seen {
+    changes: Vec<Change>,
+    /// Whether any job goes on.
+    going: bool,
+}
+
+/// Tells of a change, once what the job has made can be seen.
+async fn tell(desk: &Desk, Change { id, ended }: Change) {
+    match ended.as_deref().and_then(Kind::of_word) {
+        Some(Kind::Scan) => {
+            // A list that cannot be read is told of by whoever asks for it; the one in memory is as it was.
+            let _ = desk.reload().await;
+        }
+        Some(Kind::Cluster | Kind::Train) => desk.refresh().await,
+        Some(Kind::LabelAll) | None => {}
+    }
+    desk.tell(Event::Job { id });
+}
+
+/// Looks at all jobs that have not ended.
+fn look(desk: &Desk, ask_slurm: bool) -> Seen {
+    let ledger = Ledger::of(desk.project().dir());
+    let mut seen = Seen { changes: Vec::new(), going: false };
+    let jobs = ledger.list();
+    // A job that was forgotten is not waited for.
+    desk.watching.known().retain(|id, _| jobs.iter().any(|job| job.id() == id));
+    for mut job in jobs {
+        let id = job.id().to_owned();
+        let before = desk.watching.known().get(&id).copied();
+        if job.record.ended.is_some() && before.is_none() {
+            continue;
+        }
+        if job.record.place == Place::Slurm && job.record.ended.is_none() && !ask_slurm {
+            seen.going = true;
+            continue;
+        }
+        let state = ledger.look(&mut job).state;
+        if state.is_over() {
+            desk.watching.known().remove(&id);
+            seen.changes.push(Change { id, ended: Some(job.record.kind) });
+            continue;
+        }
+        seen.going = true;
+        desk.watching.known().insert(id.clone(), state);
+        if before.is_some_and(|before| before != state) {
+            seen.changes.push(Change { id, ended: None });
+        }
+    }
+    seen
+}
