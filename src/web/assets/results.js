@@ -1,6 +1,7 @@
 // The page of a run: labels that may be wrong are kept or changed in place.
 
 import { here, post, project, toast } from "./base.js";
+import "./believe.js";
 
 const run = document.querySelector("[data-run]")?.dataset.run ?? "";
 

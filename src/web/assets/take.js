@@ -1,6 +1,7 @@
 // Uploads: pictures go to the server in small parcels, and each answer is shown as it comes.
 
 import { Failed, count, here, make, post, project, toast, url } from "./base.js";
+import "./believe.js";
 
 const find = (id) => document.getElementById(id);
 const drop = find("drop");

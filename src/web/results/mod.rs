@@ -2,7 +2,7 @@
 
 mod chart;
 mod doubts;
-mod page;
+pub mod page;
 pub mod runs;
 mod tables;
 #[cfg(test)]

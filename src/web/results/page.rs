@@ -165,11 +165,7 @@ impl Results<'_> {
                 h2 #suspicious { "Labels to look at again" }
                 @match &self.suspicious {
                     None => {
-                        div.note.warn {
-                            "This run does not tell what its model believes of every image: it was stopped before, or made by an earlier \
-                             version. Views by confidence and doubt, and labels of all images, need that. Make it with"
-                            pre { code { "harvest labels " (self.folder) } }
-                        }
+                        (believe(&self.run.listed.name, &self.folder))
                     }
                     Some((shown, _)) if shown.is_empty() => {
                         p { "The model contradicts no label with confidence." }
@@ -198,7 +194,7 @@ impl Results<'_> {
         let hash = image.belief.hash.to_string();
         html! {
             li.tile data-image=(hash) {
-                a href={ "p/" (self.key) "/label?order=disagreement&label=any&run=" (self.run.listed.name) "&image=" (hash) } {
+                a href={ "p/" (self.key) "/label?order=disagreement&label=any&run=" (self.run.listed.name) "&at=" (hash) } {
                     img src={ "p/" (self.key) "/t/" (hash) ".jpg" } alt={ "labelled " (said) ", looks like " (believed) } loading="lazy" width="144" height="144";
                 }
                 p { span.muted { "expert " } strong { (said) } }
@@ -242,7 +238,7 @@ impl Results<'_> {
         html! {
             li.tile {
                 a href={ "p/" (self.key) "/label?label=" (id(label)) "&predicted=" (id(image.class)) "&part=" (images) "&run=" (self.run.listed.name)
-                         @if let Some(hash) = image.hash { "&image=" (hash) } } {
+                         @if let Some(hash) = image.hash { "&at=" (hash) } } {
                     @match image.hash {
                         Some(hash) => img src={ "p/" (self.key) "/t/" (hash) ".jpg" } alt={ (truth) ", called " (said) } loading="lazy" width="144" height="144";,
                         None => span.no-picture { (file) },
@@ -335,6 +331,20 @@ pub fn table(runs: &[Listed], shown: Option<&str>, key: &str) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What to do about a run whose model has not looked at every image.
+pub fn believe(run: &str, folder: &str) -> Markup {
+    html! {
+        div.note.warn {
+            p {
+                "This run does not tell what its model believes of every image: it was stopped before, or made by an earlier version. \
+                 Views by confidence and doubt, and labels of all images, need that."
+            }
+            p { button type="button" data-believe=(run) { "Look at every image now" } }
+            p.hint { "On the command line " code { "harvest labels " (folder) } " does the same." }
         }
     }
 }

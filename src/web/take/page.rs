@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::upload;
+use crate::web::results::page::believe;
 use crate::web::results::runs::{Listed, Shown};
 
 /// Everything the page shows.
@@ -140,11 +141,7 @@ impl Take<'_> {
                         }
                     }
                 } @else {
-                    div.note.warn {
-                        "The model has not looked at every image yet. Let it do so with"
-                        pre { code { "harvest labels " (self.run.folder.display()) } }
-                        "and load this page again."
-                    }
+                    (believe(&self.run.listed.name, &self.run.folder.display().to_string()))
                 }
             }
         }
