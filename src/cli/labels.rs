@@ -84,7 +84,7 @@ impl Labels {
         }
         let progress = Shown::new(self.quiet);
         let cache = run.cache(&run_cache(&self.run), &progress, stop)?;
-        let bar = progress.begin("looking at every image", run.distinct_images());
+        let bar = progress.begin("predicting", run.distinct_images());
         let file = folder.join(BELIEFS);
         let go_on = |done| {
             bar.set(done);

@@ -209,12 +209,13 @@ impl Experiment<'_> {
         };
         let (manifest, split) = (&self.dataset.manifest, self.split);
         let believer = Believer { network, bundle, manifest, split, class_ids: &class_ids };
-        let bar = progress.begin("looking at every image", distinct(manifest));
+        let bar = progress.begin("predicting", distinct(manifest));
         let written = believer.write(cache, &run.path(BELIEFS), going_on(&bar, stop))?;
         match written {
             true => bar.finish(),
             false => bar.milestone("stopped; `harvest labels` can do this later"),
         }
+        progress.phase("report");
         Ok(())
     }
 
