@@ -16,6 +16,7 @@ mod predict;
 mod probe;
 mod sample;
 mod scan;
+mod serve;
 mod signals;
 mod sweep;
 mod train;
@@ -72,6 +73,8 @@ enum Verb {
     /// Look at the settings.
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Show the page where images are labelled, models trained and results looked at.
+    Serve(serve::Serve),
     /// Show devices, versions, and what is missing.
     Doctor(doctor::Doctor),
     /// Measure speed and memory.
@@ -124,6 +127,7 @@ pub fn run() -> ExitCode {
         Verb::Export(verb) => verb.run(),
         Verb::Weights(verb) => verb.run(),
         Verb::Config(verb) => verb.run(),
+        Verb::Serve(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
     };

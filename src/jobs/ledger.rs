@@ -376,3 +376,7 @@ fn is_young(time: &str) -> bool {
         time.parse::<jiff::Timestamp>().map(|then| jiff::Timestamp::now().as_second() - then.as_second());
     age.is_ok_and(|seconds| (0..60).contains(&seconds))
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -313,6 +313,90 @@ scontrol requeue "$SLURM_JOB_ID" || stop "Slurm does not start it again; to go o
         syntax(&script);
     }
 
+    const EXPECTED_HERE: &str = r##"#!/bin/bash
+cd /data/moths || exit 1
+export RAYON_NUM_THREADS=4
+folder=/data/moths/jobs/1
+export HARVEST_PROGRESS=$folder/progress.json
+restarts=0
+stopped=
+# Whoever stops the job tells the program as well, which saves and ends; it is not started again then.
+trap 'stopped=yes' TERM INT HUP
+
+while true; do
+    # A start that fails for good says so there.
+    export HARVEST_JOB_FAILED=$folder/failed-$restarts HARVEST_RESTART_COUNT=$restarts
+    echo "on $HOSTNAME, restart $restarts, $(date -Is)"
+    /opt/harvest train --config moths.toml
+    code=$?
+    if [ "$code" -ne 75 ] || [ -n "$stopped" ] || [ -s "$HARVEST_JOB_FAILED" ]; then
+        break
+    fi
+    if [ "$restarts" -ge 100 ]; then
+        echo "started again 100 times, which is enough"
+        break
+    fi
+    restarts=$((restarts + 1))
+    echo "ended with code $code, starts again"
+done
+echo "ended with code $code"
+exit "$code"
+"##;
+
+    #[test]
+    fn the_script_of_a_job_on_this_machine() {
+        assert_eq!(plan().script_for(Place::Here).expect("it can be written"), EXPECTED_HERE);
+    }
+
+    #[test]
+    fn modules_container_and_variables_come_before_the_command() {
+        let mut plan = plan();
+        plan.modules = vec!["openmpi/4.1".into(), "it's".into()];
+        plan.container = ["apptainer", "exec", "--nv", "/my images/h.sif"].map(Into::into).to_vec();
+        plan.environment = vec![("A".into(), "b c".into())];
+        for place in [Place::Here, Place::Slurm] {
+            let script = plan.script_for(place).expect("it can be written");
+            let place =
+                |words: &str| script.find(words).unwrap_or_else(|| panic!("`{words}` is not in:\n{script}"));
+            let load = place(r"module load openmpi/4.1 'it'\''s' || exit 1");
+            let export = place("export A='b c'\n");
+            let run = place("apptainer exec --nv '/my images/h.sif' /opt/harvest train");
+            assert!(load < export && export < run, "{script}");
+            syntax(&script);
+        }
+    }
+
+    /// Where it is installed.
+    #[test]
+    fn shellcheck_finds_nothing_in_scripts() {
+        let check = |script: &str| {
+            let mut check = Command::new("shellcheck");
+            let mut check = check
+                .args(["--shell=bash", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .ok()?;
+            check.stdin.take().expect("piped").write_all(script.as_bytes()).expect("it reads");
+            let output = check.wait_with_output().expect("it ends");
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let mut full = plan();
+        full.modules = vec!["cuda/12.4".into()];
+        full.container = vec!["apptainer".into(), "exec".into(), "/my images/h.sif".into()];
+        full.environment = vec![("A".into(), "$HOME; rm".into())];
+        full.folder = "/my data/it's".into();
+        for plan in [plan(), full] {
+            for place in [Place::Here, Place::Slurm] {
+                let script = plan.script_for(place).expect("it can be written");
+                match check(&script) {
+                    Some(found) => assert_eq!(found, "", "{script}"),
+                    None => eprintln!("shellcheck is not installed"),
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_name_of_two_lines_is_refused() {
         let plan = JobPlan { name: "a\n#SBATCH --nodes=99".into(), ..plan() };

@@ -1,5 +1,7 @@
 //! What went wrong, for a person at a page and for a script.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +15,11 @@ use crate::project::{LabelError, ProjectError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebError {
+    /// Nobody has signed in, or the session is over.
+    #[error(
+        "you are not signed in; open the address that `harvest serve` prints, or press Connect in Open OnDemand again"
+    )]
+    SignedOut,
     /// No open project has this key.
     #[error("this project is not open; open it from the list of projects")]
     NoProject,
@@ -25,9 +32,18 @@ pub enum WebError {
     /// The request makes no sense, in words.
     #[error("{0}")]
     Bad(String),
+    /// A form that cannot be taken, with words for each field that is wrong.
+    #[error("{}", in_short(fields))]
+    Form {
+        /// Words by the name of the field.
+        fields: BTreeMap<String, String>,
+    },
     /// Not allowed.
     #[error("{0}")]
     Refused(String),
+    /// The answer did not come in time.
+    #[error("this takes longer than the page can wait; try again, or with fewer images at a time")]
+    TooLong,
     /// The project.
     #[error(transparent)]
     Project(#[from] ProjectError),
@@ -59,12 +75,25 @@ pub enum WebError {
     Write(#[from] WriteError),
 }
 
+fn in_short(fields: &BTreeMap<String, String>) -> String {
+    match fields.iter().next() {
+        Some((_, words)) if fields.len() == 1 => words.clone(),
+        _ => format!("{} fields need another look", fields.len()),
+    }
+}
+
+/// The words of an answer that is an error, for the page that [`super::security`] makes of it where one was asked for.
+#[derive(Debug, Clone)]
+pub struct Words(pub String);
+
 impl WebError {
     fn status(&self) -> StatusCode {
         match self {
+            Self::SignedOut => StatusCode::UNAUTHORIZED,
             Self::NoProject | Self::Missing { .. } => StatusCode::NOT_FOUND,
-            Self::Bad(_) | Self::Project(_) => StatusCode::BAD_REQUEST,
+            Self::Bad(_) | Self::Form { .. } | Self::Project(_) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
+            Self::TooLong => StatusCode::GATEWAY_TIMEOUT,
             Self::ViewGone => StatusCode::GONE,
             Self::Label(error) => of_history(error),
             Self::Store(error) => of_history(error),
@@ -87,9 +116,20 @@ fn of_history(error: &LabelError) -> StatusCode {
 }
 
 impl IntoResponse for WebError {
-    /// `{"error": "…"}`; pages show it in place, and [`super::layout`] makes a page of it where one was asked for.
+    /// `{"error": "…"}`, of a form with `fields`; scripts show it in place.
     fn into_response(self) -> Response {
         let words = chain(&self);
-        (self.status(), Json(serde_json::json!({ "error": words }))).into_response()
+        let mut body = serde_json::json!({ "error": words });
+        if let Self::Form { fields } = &self {
+            body["fields"] = serde_json::json!(fields);
+        }
+        let mut response = (self.status(), Json(body)).into_response();
+        response.extensions_mut().insert(Words(words));
+        response
     }
+}
+
+/// For an address that leads nowhere.
+pub async fn nowhere() -> WebError {
+    WebError::Missing { what: "such page".into() }
 }

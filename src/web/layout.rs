@@ -3,6 +3,7 @@
 //! A page's address lies some folders below the application's root. `<base>` leads back there, so that every address in a page or
 //! script (`p/KEY/label`, `assets/…`) is relative to the root, whatever prefix a proxy puts before it.
 
+use axum::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets;
@@ -52,6 +53,10 @@ const PARTS: [(Part, &str, &str); 6] = [
 impl Page<'_> {
     /// The whole page around `content`, the inside of `<main>`.
     pub fn show(&self, content: Markup) -> Markup {
+        self.frame(true, content)
+    }
+
+    fn frame(&self, signed_in: bool, content: Markup) -> Markup {
         let base = if self.depth == 0 { "./".to_owned() } else { "../".repeat(self.depth) };
         let asset = |name: &str| format!("assets/{}/{name}", assets::version());
         html! {
@@ -67,6 +72,7 @@ impl Page<'_> {
                     @if let Some(style) = self.style { link rel="stylesheet" href=(asset(style)); }
                     script src=(asset("theme.js")) {}
                     script type="module" src=(asset("base.js")) {}
+                    @if signed_in { script type="module" src=(asset("me.js")) {} }
                     @if let Some(script) = self.script { script type="module" src=(asset(script)) {} }
                 }
                 body data-project=[self.project.map(|(desk, _)| &desk.key)] {
@@ -81,6 +87,7 @@ impl Page<'_> {
                                 }
                             }
                         }
+                        @if signed_in { button #me.quiet.me type="button" aria-haspopup="dialog" hidden {} }
                     }
                     main #main tabindex="-1" { (content) }
                     div #toasts.toasts role="status" aria-live="polite" {}
@@ -88,4 +95,35 @@ impl Page<'_> {
             }
         }
     }
+}
+
+/// A page for those who have not come in: nothing on it asks the server for what only visitors may know.
+pub fn plain(title: &str, depth: usize, script: Option<&str>, content: Markup) -> Markup {
+    Page { title, depth, project: None, script, style: None }.frame(false, content)
+}
+
+/// What went wrong, as a page with a way on.
+pub fn error(status: StatusCode, words: &str, depth: usize, signed_in: bool) -> Markup {
+    let title = match status {
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => "Not allowed",
+        _ => "That did not work",
+    };
+    let page = Page { title, depth, project: None, script: None, style: None };
+    page.frame(
+        signed_in,
+        html! {
+            h1 { (title) }
+            p.note.bad { (sentence(words)) }
+            p.actions { a.button href="./" { "All projects" } }
+        },
+    )
+}
+
+/// Words as a sentence: a capital letter in front, a full stop at the end.
+pub fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
+    let end = if words.ends_with(['.', '!', '?', '…']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
 }

@@ -13,11 +13,12 @@ export function here(path) {
   return url(`p/${project}/${path}`);
 }
 
-/** A request that failed, in words for people. `status` is 0 if the server cannot be reached. */
+/** A request that failed, in words for people. `status` is 0 if the server cannot be reached; `body` is what it answered. */
 export class Failed extends Error {
-  constructor(words, status) {
+  constructor(words, status, body = null) {
     super(words);
     this.status = status;
+    this.body = body;
   }
 }
 
@@ -29,12 +30,14 @@ async function answer(request) {
     throw new Failed("The server cannot be reached.", 0);
   }
   if (response.status === 401) {
-    location.assign(url("login"));
+    const login = url("login");
+    login.searchParams.set("next", location.href.slice(document.baseURI.length));
+    location.assign(login);
     throw new Failed("You are no longer signed in.", 401);
   }
   const kind = response.headers.get("content-type") ?? "";
   const body = kind.includes("json") ? await response.json() : await response.text();
-  if (!response.ok) throw new Failed(body.error ?? `The server answered ${response.status}.`, response.status);
+  if (!response.ok) throw new Failed(body.error ?? `The server answered ${response.status}.`, response.status, body);
   return body;
 }
 
