@@ -7,18 +7,13 @@ use tower::ServiceExt;
 
 use crate::experiment::testing::{CLASSES, World};
 use crate::experiment::{BELIEFS, Finished};
-use crate::web::{AppState, ServeOptions, router};
+use crate::web::{AppState, ServeOptions, signed_in};
 
 /// The whole router with the world's project open, and its key.
 pub(crate) fn site(world: &World) -> (Router, String) {
-    let app = AppState::new(ServeOptions {
-        address: ([127, 0, 0, 1], 0).into(),
-        roots: vec![world.path()],
-        prefix: String::new(),
-        project: None,
-    });
+    let app = AppState::new(ServeOptions::local(vec![world.path()]));
     let key = app.open(&world.project).expect("it opens").key.clone();
-    (router(app), key)
+    (signed_in(app), key)
 }
 
 /// Status, headers of interest, and body of an answer.
@@ -80,14 +75,9 @@ async fn a_finished_run_is_told_with_its_baseline_and_cells_that_lead_to_images(
     drop(site);
     std::fs::write(&file, toml.replace("\"mildew\"", "\"<b>mould\"")).expect("writable");
     let renamed = crate::project::Project::open(world.project.dir()).expect("still a project");
-    let app = AppState::new(ServeOptions {
-        address: ([127, 0, 0, 1], 0).into(),
-        roots: vec![world.path()],
-        prefix: String::new(),
-        project: None,
-    });
+    let app = AppState::new(ServeOptions::local(vec![world.path()]));
     app.open(&renamed).expect("it opens");
-    let text = page(&router(app), &format!("/p/{key}/results/{run}")).await;
+    let text = page(&signed_in(app), &format!("/p/{key}/results/{run}")).await;
     assert!(text.contains("&lt;b&gt;mould") && !text.contains("<b>mould"), "{text}");
     assert!(text.contains("label?label=7&amp;"));
 }

@@ -106,6 +106,9 @@ fn in_words(response: Response, depth: usize, signed_in: bool) -> Response {
 }
 
 fn harden(headers: &mut HeaderMap) {
+    // A report has its style inside, which our pages may not. In a sandbox it can do nothing, and keeps the policy that says so.
+    let policy = headers.get(header::CONTENT_SECURITY_POLICY);
+    let sandbox = policy.filter(|policy| policy.as_bytes().starts_with(b"sandbox;")).cloned();
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -114,6 +117,9 @@ fn harden(headers: &mut HeaderMap) {
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some(policy) = sandbox {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     for name in ["cross-origin-resource-policy", "cross-origin-opener-policy"] {
         headers.insert(name, HeaderValue::from_static("same-origin"));

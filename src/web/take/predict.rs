@@ -2,6 +2,7 @@
 //! in files without a name, which are gone when the answer is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -27,6 +28,8 @@ use crate::web::results::runs::folder_of;
 const AT_ONCE: usize = 4;
 /// Lines that wait for a slow reader before the network has to.
 const LINES: usize = 64;
+/// Time between two empty lines.
+const SIGN: Duration = Duration::from_secs(15);
 
 /// What uploads share.
 #[derive(Clone)]
@@ -53,6 +56,7 @@ pub async fn predict(
     let place = uploads.door.clone().acquire_owned().await.map_err(closed)?;
     let sent = receive(form).await?;
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);
+    let signs = signs_of_life(sender.clone());
     tokio::spawn(async move {
         let tell = move |line| {
             let mut text = serde_json::to_vec(&line).unwrap_or_default();
@@ -65,6 +69,7 @@ pub async fn predict(
             }
         };
         uploads.oracle.ask(asked, sent, tell).await;
+        signs.abort();
         drop(place);
     });
     let headers = [
@@ -75,6 +80,18 @@ pub async fn predict(
     ];
     let body = Body::from_stream(ReceiverStream::new(lines).map(Ok::<_, std::convert::Infallible>));
     Ok((headers, body).into_response())
+}
+
+/// An empty line now and then: whoever waits in line must not be taken for somebody who has gone.
+fn signs_of_life(sender: mpsc::Sender<Bytes>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SIGN).await;
+            if sender.send(Bytes::from_static(b"\n")).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 fn asked(project: &Project, run: &str) -> Result<Asked, WebError> {
