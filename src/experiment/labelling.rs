@@ -224,3 +224,102 @@ struct Said {
     confidence: f32,
     abstained: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufWriter;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A run folder of `count` images, every tenth a copy of the one before it.
+    fn run(folder: &Path, count: u32) {
+        std::fs::create_dir(folder.join("inputs")).expect("writable");
+        std::fs::write(folder.join("fingerprint"), blake3::hash(b"x").to_hex().as_str()).expect("writable");
+        std::fs::write(folder.join("inputs/class_ids.json"), "[0,3]").expect("writable");
+        let file = |name: &str| BufWriter::new(std::fs::File::create(folder.join(name)).expect("writable"));
+        let (mut images, mut beliefs) = (file("inputs/images.jsonl"), file(BELIEFS));
+        let head = serde_json::json!({"harvest_manifest": 1, "source": {"folder": {"root": "/data"}}, "root": "/data",
+            "classes": [], "images": count, "set_aside": 0, "hidden": 0});
+        writeln!(images, "{head}").expect("writable");
+        writeln!(beliefs, "hash,part,class,confidence,second,second_confidence,abstained").expect("writable");
+        for index in 0..count {
+            let copy = index % 10 == 9;
+            let content = if copy { index - 1 } else { index };
+            let hash = ContentHash(*blake3::hash(&content.to_le_bytes()).as_bytes());
+            let image = ImageRecord {
+                path: format!("field {}/IMG_{index:07}.jpg", index % 100),
+                hash,
+                width: 4000,
+                height: 3000,
+                size_bytes: 1,
+                modified_ns: 0,
+                duplicate_of: copy.then_some(content),
+                label: None,
+                part: None,
+            };
+            writeln!(images, "{}", serde_json::to_string(&image).expect("plain data")).expect("writable");
+            if !copy {
+                let class = [0, 3][index as usize % 2];
+                writeln!(beliefs, "{hash},unlabelled,{class},0.75,{},0.25,false", 3 - class)
+                    .expect("writable");
+            }
+        }
+        images.flush().and_then(|()| beliefs.flush()).expect("writable");
+    }
+
+    fn labelling(folder: &Path) -> Labelling {
+        Labelling::new(folder, &["healthy".to_owned(), "rust".to_owned()]).expect("a run")
+    }
+
+    #[test]
+    fn copies_share_a_label_and_what_does_not_fit_is_damage() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        run(folder.path(), 40);
+        let mut seen = Vec::new();
+        let labelling = labelling(folder.path());
+        labelling
+            .each(|image| {
+                seen.push((image.index, image.label, image.full_path.to_owned()));
+                Ok(())
+            })
+            .expect("all is well");
+        assert_eq!(seen.len(), 40);
+        assert_eq!((seen[9].1, seen[8].1), (0, 0), "the copy of 8 is as 8");
+        assert_eq!(seen[7].2, "/data/field 7/IMG_0000007.jpg");
+        let path = folder.path().join(BELIEFS);
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let each = || labelling.each(|_| Ok(())).expect_err("damaged").to_string();
+        let short: Vec<&str> = text.lines().take(20).collect();
+        std::fs::write(&path, short.join("\n")).expect("writable");
+        assert!(each().contains("too few rows"));
+        std::fs::write(&path, text.replacen(",0,0.75", ",9,0.75", 1)).expect("writable");
+        assert!(each().contains("other classes"));
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.swap(1, 2);
+        std::fs::write(&path, lines.join("\n")).expect("writable");
+        assert!(each().contains("of other images"));
+        std::fs::remove_file(&path).expect("there");
+        assert!(!labelling.is_ready() && each().contains("missing"));
+    }
+
+    #[test]
+    #[ignore = "a million images, to be timed by hand"]
+    fn a_million_images_are_written_in_seconds_and_little_memory() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        run(folder.path(), 1_000_000);
+        let labelling = labelling(folder.path());
+        for kind in LabelFile::ALL {
+            let (begun, path) = (Instant::now(), folder.path().join(kind.name()));
+            let mut out = BufWriter::new(std::fs::File::create(&path).expect("writable"));
+            labelling
+                .write(kind, &mut out)
+                .and_then(|()| out.flush().map_err(|source| ExperimentError::Output { source }))
+                .expect("all is well");
+            let bytes = path.metadata().expect("there").len();
+            println!("{}: {:.1} s, {} MB", kind.name(), begun.elapsed().as_secs_f64(), bytes / 1_000_000);
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+    }
+}
