@@ -65,7 +65,7 @@ fn there_is_one_writer() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let first = open(folder.path());
     let error = LabelStore::open(folder.path(), &classes()).expect_err("it is in use");
-    assert!(matches!(error, LabelError::Lock(crate::project::LockError::Held { .. })), "{error}");
+    assert!(matches!(error, LabelError::Lock(LockError::Held { .. })), "{error}");
     drop(first);
     open(folder.path());
 }

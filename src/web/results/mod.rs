@@ -40,7 +40,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn latest(AtDesk(desk): AtDesk) -> Result<Markup, WebError> {
-    off_thread(move || {
+    off_thread(move || -> Result<_, WebError> {
         let project = desk.project();
         let runs = runs::list(&project)?;
         match runs::latest(&runs).map(str::to_owned) {
@@ -52,7 +52,7 @@ async fn latest(AtDesk(desk): AtDesk) -> Result<Markup, WebError> {
 }
 
 async fn of_run(AtDesk(desk): AtDesk, Path((_, run)): Path<(String, String)>) -> Result<Markup, WebError> {
-    off_thread(move || {
+    off_thread(move || -> Result<_, WebError> {
         let project = desk.project();
         show(&desk, &project, &run, &runs::list(&project)?, 3)
     })
@@ -138,7 +138,7 @@ const REPORT_POLICY: &str = "sandbox; default-src 'none'; style-src 'unsafe-inli
                              form-action 'none'; frame-ancestors 'none'";
 
 async fn report(AtDesk(desk): AtDesk, Path((_, run)): Path<(String, String)>) -> Result<Response, WebError> {
-    let bytes = off_thread(move || {
+    let bytes = off_thread(move || -> Result<_, WebError> {
         let folder = folder_of(&desk.project(), &run)?;
         let file = file_of(&folder, "report.html")?;
         std::fs::read(&file)

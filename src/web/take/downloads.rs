@@ -81,7 +81,7 @@ pub async fn by_people(AtDesk(desk): AtDesk) -> Result<Response, WebError> {
     let project = desk.project();
     let entries = off_thread({
         let project = project.clone();
-        move || Ok(LabelStore::read_entries(project.dir())?)
+        move || LabelStore::read_entries(project.dir())
     })
     .await?;
     download(&format!("{}-labels-by-people.csv", desk.key), "text/csv; charset=utf-8", move |out| {

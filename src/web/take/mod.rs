@@ -47,7 +47,7 @@ struct Which {
 }
 
 async fn take(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Markup, WebError> {
-    off_thread(move || {
+    off_thread(move || -> Result<_, WebError> {
         let project = desk.project();
         let runs = runs::list(&project)?;
         let page = Page {

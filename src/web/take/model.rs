@@ -54,7 +54,7 @@ pub async fn made(
     let folder = run.join(if int8 { "export-int8" } else { "export" });
     let _one_at_a_time = exports.lock().await;
     let cache = project.cache();
-    off_thread(move || {
+    off_thread(move || -> Result<_, WebError> {
         if folder.join("config.json").is_file() {
             return Ok(folder);
         }
