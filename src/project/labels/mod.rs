@@ -124,6 +124,8 @@ impl LabelStore {
             database.busy_timeout(PATIENCE)?;
             database.pragma_update(None, "journal_mode", "DELETE")?;
             database.pragma_update(None, "synchronous", "FULL")?;
+            // In KiB: a history of a million entries is searched by its indices, which then stay in memory.
+            database.pragma_update(None, "cache_size", -65_536)?;
             database.set_prepared_statement_cache_capacity(64);
             let version = tables::prepare(&mut database)?;
             Ok((database, version))
@@ -172,11 +174,10 @@ impl LabelStore {
         self.entries("SELECT * FROM current_labels ORDER BY id", params![])
     }
 
-    /// The images that have this class now.
+    /// The images that have this class now, in the order in which they got it.
     pub fn images_of(&self, class: u16) -> Result<Vec<ImageHash>, LabelError> {
         let read = || -> rusqlite::Result<Vec<_>> {
-            let mut query =
-                self.database.prepare("SELECT image FROM current_labels WHERE class = ?1 ORDER BY id")?;
+            let mut query = self.database.prepare_cached(LATEST_OF_CLASS)?;
             query.query_map([class], |row| row.get(0))?.collect()
         };
         read().map_err(LabelError::at(&self.path))
@@ -218,12 +219,20 @@ impl LabelStore {
     }
 
     fn check_classes(&self, classes: &Classes) -> Result<(), LabelError> {
+        // By index: every class that was ever given, and of those that are no more whether an image still has it.
         let lost = || -> rusqlite::Result<Option<(u16, u64)>> {
-            let counts = "SELECT class, count(*) FROM current_labels WHERE class IS NOT NULL GROUP BY class";
-            let mut query = self.database.prepare(counts)?;
-            let counts = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let counts = counts.collect::<Result<Vec<(u16, u64)>, _>>()?;
-            Ok(counts.into_iter().find(|(class, _)| classes.get(*class).is_none()))
+            let mut given = self
+                .database
+                .prepare_cached("SELECT DISTINCT class FROM label_history WHERE class IS NOT NULL")?;
+            let given = given.query_map([], |row| row.get(0))?.collect::<Result<Vec<u16>, _>>()?;
+            for class in given.into_iter().filter(|class| classes.get(*class).is_none()) {
+                let count = format!("SELECT count(*) FROM ({LATEST_OF_CLASS})");
+                let count = self.database.prepare_cached(&count)?.query_row([class], |row| row.get(0))?;
+                if count > 0 {
+                    return Ok(Some((class, count)));
+                }
+            }
+            Ok(None)
         };
         match lost().map_err(LabelError::at(&self.path))? {
             Some((class, count)) => Err(LabelError::LostClass { class, count }),
@@ -232,6 +241,7 @@ impl LabelStore {
     }
 }
 
+<<<<<<< HEAD
 /// What `read` finds in a project's database, while others may write; nothing if nothing was ever labelled.
 fn read_only<T: Default>(
     project: &Path,
@@ -251,6 +261,12 @@ fn read_only<T: Default>(
     };
     found().map_err(LabelError::at(&path))
 }
+=======
+/// The images whose latest entry is of a class. Found by the class: looking at the latest entry of every image takes seconds.
+const LATEST_OF_CLASS: &str = "SELECT image FROM label_history AS entry WHERE class = ?1
+    AND NOT EXISTS (SELECT 1 FROM label_history AS later WHERE later.image = entry.image AND later.id > entry.id)
+    ORDER BY id";
+>>>>>>> web-store
 
 /// Name of the database in a project's folder.
 const FILE: &str = "project.db";
