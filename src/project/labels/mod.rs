@@ -241,7 +241,6 @@ impl LabelStore {
     }
 }
 
-<<<<<<< HEAD
 /// What `read` finds in a project's database, while others may write; nothing if nothing was ever labelled.
 fn read_only<T: Default>(
     project: &Path,
@@ -261,12 +260,11 @@ fn read_only<T: Default>(
     };
     found().map_err(LabelError::at(&path))
 }
-=======
+
 /// The images whose latest entry is of a class. Found by the class: looking at the latest entry of every image takes seconds.
 const LATEST_OF_CLASS: &str = "SELECT image FROM label_history AS entry WHERE class = ?1
     AND NOT EXISTS (SELECT 1 FROM label_history AS later WHERE later.image = entry.image AND later.id > entry.id)
     ORDER BY id";
->>>>>>> web-store
 
 /// Name of the database in a project's folder.
 const FILE: &str = "project.db";
