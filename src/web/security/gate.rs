@@ -150,6 +150,9 @@ fn in_words(response: Response, depth: usize, signed_in: bool) -> Response {
 }
 
 fn harden(headers: &mut HeaderMap) {
+    // A report has its style inside, which our pages may not. In a sandbox it can do nothing, and keeps the policy that says so.
+    let policy = headers.get(header::CONTENT_SECURITY_POLICY);
+    let sandbox = policy.filter(|policy| policy.as_bytes().starts_with(b"sandbox;")).cloned();
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -159,6 +162,9 @@ fn harden(headers: &mut HeaderMap) {
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some(policy) = sandbox {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     // Pages and answers hold what others changed a moment ago; what may be kept says so itself.
