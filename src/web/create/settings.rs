@@ -193,7 +193,9 @@ mod tests {
         let schema = Schema::of::<Config>();
         for setting in all() {
             assert!(schema.get(setting.key).is_some(), "{}", setting.key);
-            assert!(setting.choices.is_empty() || setting.choices.len() > 1, "{}", setting.key);
+            // Weights need not be kept on this machine.
+            let nothing_kept = setting.key == "model.pretrained";
+            assert!(setting.choices.len() != 1 || nothing_kept, "{}", setting.key);
         }
     }
 
