@@ -1,6 +1,6 @@
 // A job as it goes: on its own page, and in panels of other pages that start and watch one.
 
-import { here, get, post, make, toast, count, url, project } from "./base.js";
+import { here, get, post, make, toast, count, project } from "./base.js";
 import { curve } from "./curve.js";
 
 const OVER = new Set(["done", "stopped", "failed"]);

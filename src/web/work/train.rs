@@ -8,9 +8,10 @@ use maud::{Markup, html};
 use super::super::desk::{AtDesk, Desk};
 use super::super::error::WebError;
 use super::super::layout::{Page, Part};
+use super::super::off_thread;
+use super::form;
 use super::kinds::{Kind, Settings};
 use super::view::{View, views};
-use super::{form, in_background};
 use crate::config::Site;
 use crate::experiment::Finished;
 use crate::jobs::Slurm;
@@ -22,7 +23,7 @@ pub const FEWEST: usize = 4;
 
 /// `p/KEY/train`
 pub async fn page(AtDesk(desk): AtDesk) -> Result<Html<String>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let content = content(&desk)?;
         let page = Page {
             title: "Train",
