@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::error::WebError;
-use super::label::LabelCode;
+use super::label::{Gallery, LabelCode};
 use super::scribe::{Audience, Scribe};
 use super::state::App;
 use crate::catalogue::Catalogue;
@@ -40,6 +40,8 @@ pub struct Desk {
     reloading: tokio::sync::Mutex<()>,
     /// The project's file when it was last read, and what is wrong with it since.
     seen: Mutex<(Option<Stamp>, Option<String>)>,
+    /// Its thumbnails and pictures.
+    pub gallery: Gallery,
     /// Its jobs that go on.
     pub watching: super::work::Watching,
 }
@@ -114,9 +116,10 @@ impl Desk {
             missed: Mutex::new(None),
         });
         let dir = project.dir().to_owned();
+        let gallery = Gallery::of(&project);
         let scribe = Scribe::start(project, store, shelf.clone()).map_err(WriteError::at(&dir))?;
         let (reloading, seen) = (tokio::sync::Mutex::new(()), Mutex::new((stamp, None)));
-        Ok(Self { key, scribe, shelf, reloading, seen, watching: Default::default() })
+        Ok(Self { key, scribe, shelf, reloading, seen, gallery, watching: Default::default() })
     }
 
     /// The project as it is now.

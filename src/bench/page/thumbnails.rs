@@ -41,7 +41,7 @@ pub(super) fn thumbnails(folder: &Path) -> Result<ThumbnailSpeed, PageError> {
     let loader = Pictures::new(&manifest.source, &manifest.root, DecodeLimits::default());
     let (mut whole, mut reduced, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for image in &manifest.images {
-        let mut time = |times: &mut Vec<f64>, work: &dyn Fn() -> Result<(), PageError>| {
+        let time = |times: &mut Vec<f64>, work: &dyn Fn() -> Result<(), PageError>| {
             let begin = Instant::now();
             work()?;
             times.push(begin.elapsed().as_secs_f64() * 1e3);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::routing::get;
@@ -23,6 +24,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn events(
+    State(app): State<App>,
     AtDesk(desk): AtDesk,
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
@@ -47,5 +49,7 @@ async fn events(
         let data = serde_json::to_string(&*event).expect("plain fields always become JSON");
         Ok(sse::Event::default().id(id(number)).data(data))
     });
-    Sse::new(sent).keep_alive(KeepAlive::new().interval(ALIVE))
+    let mut stopping = app.stopping();
+    let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+    Sse::new(sent.take_until(stopped)).keep_alive(KeepAlive::new().interval(ALIVE))
 }

@@ -6,7 +6,12 @@ mod code;
 mod events;
 mod frame;
 mod history;
+#[cfg(test)]
+mod looking_tests;
+mod map;
 mod page;
+mod pictures;
+mod views;
 
 use axum::Router;
 use axum::routing::get;
@@ -14,6 +19,7 @@ use axum::routing::get;
 use super::state::App;
 
 pub use code::LabelCode;
+pub use pictures::Gallery;
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -22,4 +28,10 @@ pub fn routes() -> Router<App> {
         .merge(classes::routes())
         .merge(events::routes())
         .merge(history::routes())
+        .merge(map::routes())
+        .merge(pictures::routes())
+        .merge(views::routes())
 }
+
+#[cfg(test)]
+mod tests;
