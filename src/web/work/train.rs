@@ -75,13 +75,14 @@ fn content(desk: &Desk) -> Result<Markup, WebError> {
         }
         form #train data-ready=(ready) {
             label.choice {
-                input type="checkbox" name="with_baseline" checked;
+                input type="checkbox" name="with_baseline" checked[last.is_none()];
                 span { "Did the unlabelled images help? " }
-                small.hint { "Trains a second time on the labelled images alone and compares the two. Takes up to twice as long." }
+                small.hint { "Trains a second time on the labelled images alone and compares the two. Takes up to twice as long."
+                    @if last.is_some() { " Both begin with the last model, if that is chosen." } }
             }
             @if let Some(last) = &last {
                 label.choice {
-                    input type="checkbox" name="from" value=(last.name);
+                    input type="checkbox" name="from" value=(last.name) checked;
                     span { "Continue from the last model " }
                     small.hint { (last.summary) ". The new training begins with what that model knows; the old one stays as it is." }
                 }

@@ -77,7 +77,8 @@ pub fn begin(desk: &Arc<Desk>, started: Option<&str>) {
             let at = desk.clone();
             let Ok(seen) = tokio::task::spawn_blocking(move || look(&at)).await else {
                 // A panic there is a fault of ours, and would be one again: stop watching rather than spin.
-                break;
+                desk.watching.on.store(false, Ordering::Release);
+                return;
             };
             for change in seen.changes {
                 tell(&desk, change).await;
