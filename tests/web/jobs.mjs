@@ -14,7 +14,8 @@ if (!out) {
 }
 const session = await Session.start(base, out);
 const page = await session.visitor();
-const root = new URL(".", page.url());
+const root = new URL(base);
+root.search = "";
 const at = (path) => new URL(`p/${key}/${path}`, root).href;
 const small = { "model.name": "resnet8", "run.device": "cpu" };
 const typed = { "model.image_size": "16", "training.steps": "400", "training.batch": "2" };
