@@ -62,7 +62,6 @@ struct Shared {
 const PHASES: [(&str, &str, &str); 17] = [
     ("decoding images", "look", "Looking at your images"),
     ("reading images", "look", "Looking at your images"),
-    ("thumbnails", "thumbnails", "Making small pictures for the page"),
     ("making thumbnails", "thumbnails", "Making small pictures for the page"),
     ("preparing training images", "prepare", "Making smaller copies"),
     ("copying training images to this node", "copy", "Copying the images to the machine that computes"),
@@ -77,6 +76,7 @@ const PHASES: [(&str, &str, &str); 17] = [
     ("report", "report", "Writing the report"),
     ("labelling", "label", "Labelling every image"),
     ("predicting", "predict", "Asking the model about the images"),
+    ("pseudo-labels", "predict", "Asking the models about the unlabelled images"),
 ];
 
 /// The file that the environment names, if it does, and this is the first rank.
