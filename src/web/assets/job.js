@@ -93,7 +93,8 @@ function report() {
     const progress = job.progress;
     chip.dataset.state = job.state;
     put(chip, job.state);
-    put(words, job.words);
+    // "Failed" once is enough.
+    put(words, job.words.toLowerCase() === job.state ? "" : job.words);
     const going = job.state === "running" || job.state === "stopping";
     bar.hidden = !going;
     if (progress?.total > 0) bar.value = progress.position / progress.total;
