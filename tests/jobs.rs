@@ -36,6 +36,7 @@ const TRAIN: [&str; 17] = [
 fn project(world: &World, name: &str, labels: &[(&str, u8)]) {
     if !world.path("project").exists() {
         succeeds(&world.harvest(&["init", "project", "--images", "images", "--classes", "dark,light"]));
+        succeeds(&world.harvest(&["scan", "--quiet", "--project", "project"]));
     }
     let rows: String =
         labels.iter().map(|(class, number)| format!("{class}/{number}.png,{class}\n")).collect();

@@ -39,20 +39,14 @@ page_serve() {
     "$harvest" serve --project "$page/project" --roots "$page" --port 0 --secret-file "$page/secret" \
         --ready-file "$page/ready" >>"$page/served.txt" 2>&1 &
     server=$!
+    trap page_end EXIT
     until_true 30 'the page is there' test -s "$page/ready"
     local root
     root=$(sed 's,/login.*,,' "$page/ready")
     curl --silent --show-error --cookie-jar "$page/cookies" --data-urlencode "secret=$secret" --data name=ann "$root/login" \
         >/dev/null
-    address=$root/p/$(python3 - "$page/project" "$root" "$page/cookies" <<'PYTHON'
-import http.cookiejar, re, sys, urllib.request
-
-jar = http.cookiejar.MozillaCookieJar(sys.argv[3])
-jar.load(ignore_discard=True)
-page = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar)).open(sys.argv[2] + "/").read().decode()
-print(re.search(r"p/(project-[0-9a-f]{8})", page)[1])
-PYTHON
-)
+    address=$root/p/$(curl --silent --show-error --location --cookie "$page/cookies" "$root/" |
+        grep --only-matching --extended-regexp 'project-[0-9a-f]{8}' | head -n 1)
 }
 
 page_end() {
@@ -97,7 +91,6 @@ page_waits() {
     local first second words
     page_project
     page_serve
-    trap page_end EXIT
     first=$(sbatch --parsable --nodes=4 --exclusive --output=/dev/null --wrap='sleep 600')
     until_true 20 'the nodes are taken' is_state "$first" RUNNING
     second=$(sbatch --parsable --nodes=4 --exclusive --output=/dev/null --wrap=true)
@@ -124,13 +117,15 @@ check page_waits 120 page_waits
 page_stops() {
     page_project
     page_serve
-    trap page_end EXIT
-    page_train 3000
+    page_train 1000
     until_true 60 'it trains' steps_of "$id" 30
     ask "api/jobs/$id/stop" '{}' >/dev/null
     until_true 60 'it is stopped' is_at "$id" stopped
     ask "api/jobs/$id/resume" '{}' >/dev/null
-    until_true 120 'it is done' is_at "$id" 'done'
+    until_true 120 'it is done' is_at "$id" 'done' || {
+        ask "api/jobs/$id"
+        return 1
+    }
     expect 'going on after step' "$page/project/jobs/$id/output.txt"
     [[ $(find "$page/project/runs" -name DONE | wc -l) -ge 1 ]]
     echo 'stopped in the middle, resumed, done'
