@@ -51,8 +51,11 @@ export class ImageMap {
     const { points } = await get(here("api/map"));
     this.#points = points;
     this.#at = new Map(points.map((point, index) => [point[3], index]));
+    // Of very many images the map shows a part, drawn at random.
+    const all = this.#project.data.counts.distinct ?? points.length;
+    const number = points.length < all ? `${count(points.length)} of ${count(all)} images, drawn at random.` : `${count(points.length)} images.`;
     byId("map-note").textContent = points.length
-      ? `${count(points.length)} images. Draw a box to show only what lies in it, or a lasso to select. With the keyboard, the cluster filter does the same.`
+      ? `${number} Draw a box to show only what lies in it, or a lasso to select. With the keyboard, the cluster filter does the same.`
       : "There is no map yet: it is drawn when images are clustered.";
     this.#fit();
     return this.draw();
