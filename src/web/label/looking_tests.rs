@@ -31,7 +31,8 @@ fn world(thumbnails: bool) -> World {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (images, dir) = (folder.path().join("images"), folder.path().join("project"));
     std::fs::create_dir_all(images.join("deep")).expect("writable");
-    let picture = |width, height| image::RgbImage::from_fn(width, height, |x, _| image::Rgb([(x % 251) as u8, 90, 9]));
+    let picture =
+        |width, height| image::RgbImage::from_fn(width, height, |x, _| image::Rgb([(x % 251) as u8, 90, 9]));
     std::fs::write(images.join("a.jpg"), with_orientation(&jpeg(&picture(3000, 1000)), 6)).expect("writable");
     std::fs::write(images.join("deep/b.png"), png(&picture(30, 20))).expect("writable");
     std::fs::write(images.join("deep/c.png"), png(&picture(31, 20))).expect("writable");
@@ -39,7 +40,8 @@ fn world(thumbnails: bool) -> World {
     let project = Project::init(&dir, "leaves", &images, SourceKind::Folder, &classes).expect("all is well");
     let places = Places::in_project(&project);
     let stop = AtomicBool::new(false);
-    let manifest = scan(&Source::Folder { root: images }, &ScanOptions::default(), &Silent, &stop).expect("three");
+    let manifest =
+        scan(&Source::Folder { root: images }, &ScanOptions::default(), &Silent, &stop).expect("three");
     manifest.write(&places.manifest).expect("writable");
     if thumbnails {
         thumbs::make(&manifest, &places.thumbnails(), &Silent, &stop).expect("writable");
@@ -163,9 +165,22 @@ async fn lists_are_asked_for_line_by_line_and_nonsense_is_refused_in_words() {
     let hash = rows[0]["h"].as_str().expect("text");
     let (_, found) = world.json(&format!("api/locate?view={token}&image={hash}")).await;
     assert_eq!(found["at"], 1);
-    assert_eq!(world.json(&format!("api/locate?view={token}&image={}", world.hash(0))).await.1["at"], Value::Null);
+    assert_eq!(
+        world.json(&format!("api/locate?view={token}&image={}", world.hash(0))).await.1["at"],
+        Value::Null
+    );
     assert_eq!(world.json("api/rows?view=nothing").await.0, StatusCode::GONE);
-    for nonsense in ["order=up", "label=q", "min=lots", "min=nan", "box=1,2,3", "like=77", "part=all", "copies=2", "cluster=-1"] {
+    for nonsense in [
+        "order=up",
+        "label=q",
+        "min=lots",
+        "min=nan",
+        "box=1,2,3",
+        "like=77",
+        "part=all",
+        "copies=2",
+        "cluster=-1",
+    ] {
         let (status, body) = world.json(&format!("api/view?{nonsense}")).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{nonsense}");
         assert!(body["error"].as_str().is_some_and(|words| !words.is_empty()));
