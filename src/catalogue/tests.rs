@@ -52,6 +52,7 @@ fn world() -> World {
         cache: folder.path().join("cache"),
         runs: folder.path().join("runs"),
         project: Some(folder.path().to_owned()),
+        frozen: None,
     };
     manifest.write(&places.manifest).expect("writable");
     let (rows, table) = found(&manifest);

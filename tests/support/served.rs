@@ -52,24 +52,26 @@ impl Server {
         let (ready, secret) = (folder.join("ready"), folder.join("secret"));
         let _ = std::fs::remove_file(&ready);
         write_secret(&secret);
-        let child = harvest(folder)
+        let mut child = harvest(folder)
             .args(["serve", "--project", "project", "--port", "0", "--roots", "."])
             .args([Path::new("--ready-file"), &ready, Path::new("--secret-file"), &secret])
             .stdout(Stdio::null())
             .spawn()
             .expect("the program starts");
-        let server = Self { child: Mutex::new(child), address: String::new(), key: String::new() };
         let begun = Instant::now();
         let address = loop {
             let said = std::fs::read_to_string(&ready).unwrap_or_default();
             if let Some((address, _)) = said.trim().rsplit_once("/login") {
                 break address.to_owned();
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not begin");
+            if begun.elapsed() > Duration::from_secs(60) || child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                let _ = child.kill();
+                panic!("the server does not begin");
+            }
             std::thread::sleep(Duration::from_millis(5));
         };
         let project = std::fs::canonicalize(folder.join("project")).expect("it is there");
-        Self { address, key: key(&project), ..server }
+        Self { child: Mutex::new(child), address, key: key(&project) }
     }
 
     /// Address of the project's pages.

@@ -203,7 +203,7 @@ fn a_group_stops_behind_what_needs_a_class() {
     let outcomes = store.act_together(&acts);
     assert_eq!(outcomes.len(), 2, "Ada's label has to wait for her undo");
     assert!(outcomes[0].is_ok());
-    assert!(matches!(outcomes[1].as_deref(), Err(LabelError::RetiredClass { class: 1 })));
+    assert!(outcomes[1].as_ref().is_err_and(|error| matches!(**error, LabelError::RetiredClass { class: 1 })));
     store.set_classes(&all).expect("more is always fine");
     let undone = done(&mut store, &acts[1]);
     assert_eq!((undone.retires, undone.images), (Some(1), vec![(image(1), Some(RUST))]));

@@ -1,6 +1,7 @@
 //! The history keeps everything, whatever happens to the process that writes it.
 
 use super::*;
+use crate::project::LockError;
 
 pub(super) const HEALTHY: Label = Label::Class(0);
 pub(super) const RUST: Label = Label::Class(1);
