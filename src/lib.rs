@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli → web → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
-//!     → metrics, device, random, bounds, errors, files
+//!     → metrics, device, random, bounds, errors, cells, files
 //! ```
 //!
 //! Beside them stand the crates `harvest-models` (networks), `harvest-kernels` (fused operations) and `harvest-collectives`
@@ -15,6 +15,7 @@ pub mod augment;
 pub mod bench;
 pub mod bounds;
 pub mod catalogue;
+pub mod cells;
 pub mod cli;
 pub mod clustering;
 pub mod config;

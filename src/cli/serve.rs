@@ -1,5 +1,6 @@
 //! `harvest serve`: the page where experts work.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use crate::web::{Secret, ServeOptions, serve, write_private};
 /// Show the page where images are labelled, models trained and results looked at.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Folder of the project to begin with; without, the one around the current folder, if any.
+    /// Folder of the project to begin with; without it and --roots, the one around the current folder, if any.
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
     /// Folders that the page may use, links in them included; without, the project's, that of its images, and the current one.
@@ -47,6 +48,8 @@ impl Serve {
     pub fn run(self) -> anyhow::Result<()> {
         let project = match &self.project {
             Some(dir) => Some(Project::open(dir)?),
+            // Who names folders wants these and no others.
+            None if !self.roots.is_empty() => None,
             None => Project::find(Path::new(".")).ok(),
         };
         let secret = self.secret_file.as_deref().map(Secret::of_file).transpose()?;
@@ -74,16 +77,19 @@ impl Serve {
                 {
                     eprintln!("{}", crate::errors::chain(&error));
                 }
-                if secret {
-                    println!("HARVEST is at {address} for those who know the secret; Ctrl-C ends it");
-                } else {
-                    println!(
-                        "open this address, which is good for one visitor (Ctrl-C ends the page):\n  {address}"
-                    );
-                }
+                let words = match secret {
+                    true => format!("HARVEST is at {address} for those who know the secret; Ctrl-C ends it"),
+                    false => {
+                        format!(
+                            "open this address, good for one visitor (Ctrl-C ends the page):\n  {address}"
+                        )
+                    }
+                };
+                // Whoever started it may not listen any more, which is no reason to end.
+                let _ = writeln!(std::io::stdout(), "{words}");
             }),
         )?;
-        println!("the page has ended");
+        let _ = writeln!(std::io::stdout(), "the page has ended");
         Ok(())
     }
 
@@ -93,11 +99,10 @@ impl Serve {
         if let Some(missing) = roots.iter().find(|root| !root.is_dir()) {
             return Err(Usage(format!("--roots names `{}`, which is not a folder", missing.display())).into());
         }
-        let asked = !roots.is_empty();
-        if !asked {
+        if roots.is_empty() {
             roots.push(PathBuf::from("."));
         }
-        if let Some(project) = project.filter(|_| !asked || self.project.is_some()) {
+        if let Some(project) = project {
             roots.push(project.dir().to_owned());
             roots.extend(image_root(project));
         }

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Admits images to memory: at most `budget` pixels at once, or a single image larger than that.
 #[derive(Debug)]
-pub(super) struct PixelGate {
+pub(crate) struct PixelGate {
     budget: u64,
     used: Mutex<u64>,
     freed: Condvar,
@@ -18,12 +18,12 @@ thread_local! {
 }
 
 impl PixelGate {
-    pub(super) fn new(budget: u64) -> Self {
+    pub(crate) fn new(budget: u64) -> Self {
         Self { budget, used: Mutex::new(0), freed: Condvar::new() }
     }
 
     /// Waits until `pixels` more fit; they are given back when the permit is dropped.
-    pub(super) fn admit(&self, pixels: u64) -> Permit<'_> {
+    pub(crate) fn admit(&self, pixels: u64) -> Permit<'_> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if HELD.get() == 0 {
             while *used > 0 && used.saturating_add(pixels) > self.budget {
@@ -37,7 +37,7 @@ impl PixelGate {
 }
 
 /// Room for one image; tied to the thread it was given to.
-pub(super) struct Permit<'a> {
+pub(crate) struct Permit<'a> {
     gate: &'a PixelGate,
     pixels: u64,
     _this_thread: std::marker::PhantomData<*const ()>,

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Problem, Source};
 
+mod stream;
+
+pub use stream::ManifestStream;
+
 /// BLAKE3 of an image's width, height and upright RGB pixels: equal for files that decode to the same picture, whatever
 /// their names, formats or metadata.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

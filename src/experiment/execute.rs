@@ -12,7 +12,7 @@ use super::self_training::Taught;
 use super::{Dataset, ExperimentError, Places, Shown, Team};
 use crate::algorithms::{AlgorithmBuilder, AlgorithmName};
 use crate::config::{ModelConfig, Resolved};
-use crate::data::Split;
+use crate::data::{ImageCache, Split};
 use crate::device;
 use crate::inference::Reliable;
 use crate::jobs;
@@ -71,6 +71,7 @@ pub(super) struct Trained {
     pub outcome: Outcome,
     pub taught: Option<Taught>,
     pub scale: Scale,
+    pub cache: ImageCache,
 }
 
 /// The network that a configuration asks for, with `classes` classes.
@@ -124,7 +125,11 @@ impl Experiment<'_> {
             None => {
                 plan.derived = self.train_members(fresh, arguments, progress, stop)?;
                 plan.derived.push(Scale::of(&self.config.value, self.team.world_size()).input());
-                self.team.decide(|| Run::create(&self.places.runs, &plan).map(|run| run.dir().to_owned()))?
+                self.team.decide(|| {
+                    plan.derived.extend(self.class_ids_input()?);
+                    let run = Run::create(&self.places.runs, &plan)?;
+                    Ok::<_, ExperimentError>(run.dir().to_owned())
+                })?
             }
         };
         let mut run = Run::open(&run)?;
@@ -135,7 +140,8 @@ impl Experiment<'_> {
             progress.phase("report");
         }
         // What is left to do is to write, which one rank does.
-        let result = trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained)));
+        let result =
+            trained.and_then(|trained| self.team.decide(|| self.write_up(&run, trained, progress, stop)));
         if self.team.is_first() {
             match &result {
                 Ok(finished) => run.finish(&finished.summary())?,
@@ -254,7 +260,7 @@ impl Experiment<'_> {
         let bar = progress.begin(label, job.total_steps());
         let outcome = train(&job, run.dir(), stop, &bar)?;
         bar.finish();
-        Ok(Trained { outcome: self.ordered(outcome), taught, scale })
+        Ok(Trained { outcome: self.ordered(outcome), taught, scale, cache })
     }
 
     /// With the mean absolute error, where classes are percentage bins.

@@ -6,16 +6,15 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use harvest_models::Classifier;
 
+use super::beliefs::{self, Believer, read_class_ids};
 use super::execute::run_name;
-use super::{Dataset, ExperimentError, Finished, Shown};
+use super::{Dataset, ExperimentError, Finished, Labelling, Places, Shown};
 use crate::data::{ImageCache, Manifest, Split};
 use crate::files::atomic_write;
 use crate::inference::onnx::Storage;
-use crate::inference::{
-    Bundle, CARD, LabelledImage, Prediction, Predictor, Reliable, drawn_picture, softmax_row,
-};
+use crate::inference::{Bundle, CARD, Prediction, Predictor, Reliable, drawn_picture, softmax_row};
 use crate::metrics::{Interval, Paired, Scores};
-use crate::project::{Run, RunState};
+use crate::project::{LabelStore, Project, Run, RunState};
 use crate::training::evaluate_each;
 
 /// Images a forward pass.
@@ -181,43 +180,61 @@ impl FinishedRun {
         (all.len() == indices.len() * classes).then_some(all)
     }
 
-    /// A label for every image: the known one where the run was given it, else the model's. `advance` is told how many
-    /// images are done.
-    pub fn label_all(&self, cache: &ImageCache, mut advance: impl FnMut(u64)) -> Vec<LabelledImage> {
-        let classes = self.bundle.classes.len();
-        let normalisation = &self.bundle.preprocessing.normalisation;
-        let predictor = Predictor::new(&self.network, cache.size() as usize, normalisation, BATCH);
-        let mut predictions = Vec::with_capacity(self.manifest.images.len());
-        let images = (0..self.manifest.images.len() as u32).map(|index| cache.image(index));
-        predictor.logits(images, |_, logits| {
-            predictions.extend(logits.chunks_exact(classes).map(|row| self.bundle.predict(row)));
-            advance(predictions.len() as u64);
-            true
-        });
-        let given = |index: u32| {
-            let known = |list: &[u32]| list.binary_search(&index).is_ok();
-            let label = self.manifest.images[index as usize].label;
-            label.filter(|_| known(&self.split.labelled) || known(&self.split.evaluation))
+    /// Looks at every distinct image and writes what the model believes to `file`. `advance` is told how many are done, and
+    /// whether to go on is asked of it: `false` if it says no before the end, and nothing is written.
+    ///
+    /// # Errors
+    /// If the project's classes are no longer the run's, or the file cannot be written.
+    pub fn write_beliefs(
+        &self,
+        cache: &ImageCache,
+        file: &Path,
+        advance: impl FnMut(u64) -> bool,
+    ) -> Result<bool, ExperimentError> {
+        let class_ids = match read_class_ids(&Run::open(&self.folder)?)? {
+            Some(ids) => ids,
+            None => beliefs::class_ids(&self.places(), &self.bundle.classes)?,
         };
-        predictions
-            .into_iter()
-            .zip(0u32..)
-            .map(|(prediction, index)| {
-                let (class, confidence, by, abstained) = match given(index) {
-                    Some(class) => (usize::from(class), 1.0, "expert", false),
-                    None => (prediction.class, prediction.confidence, "model", prediction.abstained),
-                };
-                LabelledImage {
-                    index,
-                    path: self.manifest.images[index as usize].path.clone(),
-                    full_path: full_path(&self.manifest, index),
-                    class,
-                    confidence,
-                    by,
-                    abstained,
-                }
-            })
-            .collect()
+        let Self { network, bundle, manifest, split, .. } = self;
+        Ok(Believer { network, bundle, manifest, split, class_ids: &class_ids }
+            .write(cache, file, advance)?)
+    }
+
+    /// How many different images there are to look at.
+    pub fn distinct_images(&self) -> u64 {
+        beliefs::distinct(&self.manifest)
+    }
+
+    /// The labels of its images: in a project where experts have labelled, theirs as they are now; else those the run was given
+    /// to train on and to choose the model by.
+    ///
+    /// # Errors
+    /// If the project's labels cannot be read.
+    pub fn labelling(&self) -> Result<Labelling, ExperimentError> {
+        let labelling = Labelling::new(&self.folder, &self.bundle.classes)?;
+        if let Some(project) = self.project() {
+            let labels = LabelStore::read(project.dir())?;
+            if !labels.is_empty() {
+                return Ok(labelling.of_experts(labels, project.classes()));
+            }
+        }
+        let mut given: Vec<u32> = self.split.labelled.iter().chain(&self.split.evaluation).copied().collect();
+        given.sort_unstable();
+        let label = |index: u32| Some((index, self.manifest.images[index as usize].label?));
+        Ok(labelling.given(given.into_iter().filter_map(label).collect()))
+    }
+
+    /// The project whose run it is.
+    fn project(&self) -> Option<Project> {
+        let folder = std::path::absolute(&self.folder).ok()?;
+        Project::open(folder.parent()?.parent()?).ok()
+    }
+
+    fn places(&self) -> Places {
+        match self.project() {
+            Some(project) => Places::in_project(&project),
+            None => Places::in_runs(self.folder.parent().unwrap_or(Path::new(".")), &self.manifest.root),
+        }
     }
 }
 
@@ -235,17 +252,6 @@ fn loss(paired: &Paired) -> String {
         paired.second_only,
         paired.first_only,
     )
-}
-
-/// Where image `index` lies; an image inside an IDX file is told by `#` and its position.
-fn full_path(manifest: &Manifest, index: u32) -> String {
-    let path = manifest.full_path(index).display().to_string();
-    match manifest.images[index as usize].path.rsplit_once('#') {
-        Some((_, position)) if matches!(manifest.source, crate::data::Source::Idx { .. }) => {
-            format!("{path}#{position}")
-        }
-        _ => path,
-    }
 }
 
 #[cfg(test)]

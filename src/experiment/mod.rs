@@ -5,11 +5,13 @@
 //! ```
 
 mod baseline;
+mod beliefs;
 mod card;
 mod clusters;
 mod dataset;
 mod execute;
 mod finished;
+mod labelling;
 mod progress;
 mod rehearsal;
 mod reliability;
@@ -17,15 +19,19 @@ mod rounds;
 mod scale;
 mod self_training;
 mod team;
+#[cfg(test)]
+pub(crate) mod testing;
 mod write_up;
 
 use std::path::PathBuf;
 
-pub use baseline::Comparison;
+pub use baseline::{Comparison, JudgedImage, judged_images};
+pub use beliefs::{BELIEFS, Belief, Beliefs, RunPart, read_class_ids};
 pub use clusters::{CLUSTERS, Candidate, Clustered, Clustering, FoundBy};
 pub use dataset::{Dataset, Places};
 pub use execute::{Experiment, Finished, network_config};
 pub use finished::FinishedRun;
+pub use labelling::{LabelFile, Labelling};
 pub use progress::Shown;
 pub use rehearsal::Rehearsal;
 pub use rounds::{Chosen, Round};
@@ -167,6 +173,17 @@ pub enum ExperimentError {
         /// What it said.
         reason: String,
     },
+    /// What was to take the labels.
+    #[error("the labels of all images cannot be written")]
+    Output {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Somebody added or deleted classes between the beginning of a command and its work.
+    #[error(
+        "the classes of the project were changed while the images were looked through; give the same command again"
+    )]
+    ClassesChanged,
     /// Not what a run writes.
     #[error("`{path}` is damaged: {reason}", path = path.display())]
     Damaged {

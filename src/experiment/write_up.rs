@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use super::baseline::{Comparison, PREDICTIONS};
+use super::baseline::{BASELINE, Comparison, PREDICTIONS};
 use super::execute::{RESULT, Trained, run_name};
 use super::reliability::{OnImages, section};
 use super::scale::Scale;
 use super::self_training::Taught;
-use super::{Experiment, ExperimentError, Finished};
+use super::{Experiment, ExperimentError, Finished, Shown};
+use crate::cells;
 use crate::data::FIT_FILTER;
 use crate::device;
 use crate::files::{WriteError, atomic_write};
@@ -22,12 +24,19 @@ use crate::training::Outcome;
 
 impl Experiment<'_> {
     /// Bundle, predictions, report.
-    pub(super) fn write_up(&self, run: &Run, trained: Trained) -> Result<Finished, ExperimentError> {
-        let Trained { outcome, taught, scale } = trained;
+    pub(super) fn write_up(
+        &self,
+        run: &Run,
+        trained: Trained,
+        progress: &Shown,
+        stop: &AtomicBool,
+    ) -> Result<Finished, ExperimentError> {
+        let Trained { outcome, taught, scale, cache } = trained;
         let mut bundle = self.bundle(run.dir(), &outcome);
         bundle.about.extend(taught.iter().flat_map(Taught::facts));
         bundle.write(&run.path("bundle"), &outcome.network)?;
         self.predictions(run.dir(), &bundle, &outcome)?;
+        self.write_beliefs(run, (&bundle, &outcome.network), &cache, progress, stop)?;
         let reliable = self.reliable(bundle.confidence.as_ref(), &outcome);
         let members = taught.iter().flat_map(Taught::rows).collect();
         self.report(run.dir(), (&bundle, &scale), &reliable, &outcome, members)?;
@@ -86,22 +95,42 @@ impl Experiment<'_> {
 
     /// Image by image, so that runs can be compared on the same images.
     fn predictions(&self, folder: &Path, bundle: &Bundle, outcome: &Outcome) -> Result<(), ExperimentError> {
+        let sets =
+            [(&self.split.test, &outcome.test_logits), (&self.split.evaluation, &outcome.evaluation_logits)];
+        for ((_, file), (indices, logits)) in PREDICTIONS.into_iter().zip(sets) {
+            self.predictions_of(indices, logits, bundle, &folder.join(file))?;
+        }
+        if let Some(baseline) = self.baseline {
+            atomic_write(&folder.join(BASELINE), format!("{}\n", run_name(&baseline.folder)).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn predictions_of(
+        &self,
+        indices: &[u32],
+        logits: &[f32],
+        bundle: &Bundle,
+        file: &Path,
+    ) -> Result<(), ExperimentError> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let images = &self.dataset.manifest.images;
-        let logits = outcome.test_logits.chunks_exact(self.dataset.classes.len());
-        let rows = self.split.test.iter().zip(logits).map(|(index, logits)| {
+        let logits = logits.chunks_exact(self.dataset.classes.len());
+        let rows = indices.iter().zip(logits).map(|(index, logits)| {
             let image = &images[*index as usize];
             let label = image.label.map_or_else(String::new, |label| label.to_string());
             let said = bundle.predict(logits);
             let confidence = format!("{:.6}", said.confidence);
-            [image.path.clone(), label, said.class.to_string(), confidence, said.abstained.to_string()]
+            let path = cells::harmless(&image.path).into_owned();
+            let hash = image.hash.to_string();
+            [path, label, said.class.to_string(), confidence, said.abstained.to_string(), hash]
         });
-        let heading = ["image", "label", "prediction", "confidence", "abstained"].map(String::from);
+        let heading = ["image", "label", "prediction", "confidence", "abstained", "hash"].map(String::from);
         for row in std::iter::once(heading).chain(rows) {
-            writer.write_record(row).expect("rows of five can be written to memory");
+            writer.write_record(row).expect("rows of six can be written to memory");
         }
         let bytes = writer.into_inner().expect("memory takes what it is given");
-        Ok(atomic_write(&folder.join(PREDICTIONS), &bytes)?)
+        Ok(atomic_write(file, &bytes)?)
     }
 
     /// What matters at first sight.

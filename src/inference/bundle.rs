@@ -158,6 +158,17 @@ impl Bundle {
     /// # Errors
     /// If there is no bundle, it is of another format, or its weights are not its network's.
     pub fn read(folder: &Path, device: &Device) -> Result<(Self, Classifier), BundleError> {
+        let bundle = Self::describe(folder)?;
+        let mut network = bundle.model.blank(device)?;
+        network.load_safetensors(&folder.join(WEIGHTS))?;
+        Ok((bundle, network))
+    }
+
+    /// Reads what the folder says of itself, without the weights.
+    ///
+    /// # Errors
+    /// If there is no bundle, or it is of another format.
+    pub fn describe(folder: &Path) -> Result<Self, BundleError> {
         let path = folder.join(CONFIG);
         let text = std::fs::read_to_string(&path)
             .map_err(|source| BundleError::Missing { path: folder.to_owned(), source })?;
@@ -171,9 +182,7 @@ impl Bundle {
                 format!("{} class names for {} logits", bundle.classes.len(), bundle.model.classes());
             return Err(format(reason));
         }
-        let mut network = bundle.model.blank(device)?;
-        network.load_safetensors(&folder.join(WEIGHTS))?;
-        Ok((bundle, network))
+        Ok(bundle)
     }
 }
 

@@ -15,6 +15,6 @@ mod testing;
 pub use bundle::{Bundle, BundleError, Preprocessing};
 pub use card::{CARD, Card};
 pub use confidence::{Confidence, Reliable};
-pub use export::{LabelledImage, write_class_lists, write_labels_csv};
+pub use export::{ClassLists, LabelName, LabelledImage, LabelsCsv, LabelsParquet};
 pub use predictor::{Prediction, Predictor, images_to_tensor, softmax_row};
 pub use self_test::{drawn_picture, largest_difference};

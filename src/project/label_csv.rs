@@ -1,11 +1,13 @@
 //! Labels from and to CSV: a header, then `path,label`, the label a class's name, `not sure`, `none of these` or
-//! `bad image`.
+//! `bad image`. Cells that a spreadsheet would compute have an apostrophe in front, see [`crate::cells`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::classes::Classes;
 use super::labels::{ImageHash, Label, LabelEntry, LabelError, LabelStore};
+use crate::cells;
 use crate::config::nearest;
 use crate::files::{WriteError, atomic_write};
 
@@ -102,7 +104,9 @@ fn parse(bytes: &[u8], classes: &Classes, image: impl Fn(&str) -> Option<ImageHa
             }
             chosen_by.insert(record[column].to_owned());
         }
-        let hash = image(path).ok_or_else(|| (line, format!("the project has no image `{path}`")))?;
+        let hash = image(cells::plain(path))
+            .or_else(|| image(path))
+            .ok_or_else(|| (line, format!("the project has no image `{path}`")))?;
         let label = label_of(word, classes).map_err(|reason| (line, reason))?;
         match seen.insert(hash, (label, line)) {
             None => labels.push((hash, Some(label))),
@@ -118,7 +122,8 @@ fn parse(bytes: &[u8], classes: &Classes, image: impl Fn(&str) -> Option<ImageHa
 fn label_of(word: &str, classes: &Classes) -> Result<Label, String> {
     let state =
         || Label::STATES.iter().find(|(_, name)| name.eq_ignore_ascii_case(word)).map(|(label, _)| *label);
-    if let Some(label) = classes.named(word).map(|class| Label::Class(class.id)).or_else(state) {
+    let named = || classes.named(cells::plain(word)).or_else(|| classes.named(word));
+    if let Some(label) = named().map(|class| Label::Class(class.id)).or_else(state) {
         return Ok(label);
     }
     let known = classes.iter().map(|class| class.name.as_str()).chain(Label::STATES.map(|(_, name)| name));
@@ -153,28 +158,41 @@ pub fn export_labels(
     file: &Path,
     paths: impl Fn(&ImageHash) -> Vec<String>,
 ) -> Result<usize, CsvError> {
-    let entries = store.current_entries()?;
+    let mut bytes = Vec::new();
+    let lines = write_labels(&store.current_entries()?, store.classes(), paths, &mut bytes)
+        .expect("a vector takes every line, and all have four columns");
+    atomic_write(file, &bytes)?;
+    Ok(lines)
+}
+
+/// [`export_labels`] of the entries that gave images their current labels, to `out`.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_labels(
+    entries: &[LabelEntry],
+    classes: &Classes,
+    paths: impl Fn(&ImageHash) -> Vec<String>,
+    out: impl Write,
+) -> std::io::Result<usize> {
     let word = |entry: &LabelEntry| match entry.label? {
-        Label::Class(id) => store.classes().name_of(id),
+        Label::Class(id) => classes.name_of(id),
         state => Label::STATES.iter().find(|(label, _)| *label == state).map(|(_, name)| *name),
     };
+    let safe = |text: &str| cells::harmless(text).into_owned();
     let mut lines: Vec<[String; 4]> = entries
         .iter()
         .filter_map(|entry| Some((entry, word(entry)?)))
         .flat_map(|(entry, word)| {
-            let line = move |path| [path, word.to_string(), entry.who.clone(), entry.at.to_string()];
+            let line = move |path: String| [safe(&path), safe(word), safe(&entry.who), entry.at.to_string()];
             paths(&entry.image).into_iter().map(line)
         })
         .collect();
     lines.sort();
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let write = |writer: &mut csv::Writer<Vec<u8>>| {
-        writer.write_record(["path", "label", "who", "at"])?;
-        lines.iter().try_for_each(|line| writer.write_record(line))
-    };
-    write(&mut writer).expect("a vector takes every line, and all have four columns");
-    let bytes = writer.into_inner().expect("a vector takes every line");
-    atomic_write(file, &bytes)?;
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(["path", "label", "who", "at"])?;
+    lines.iter().try_for_each(|line| writer.write_record(line))?;
+    writer.flush()?;
     Ok(lines.len())
 }
 
@@ -206,6 +224,31 @@ mod tests {
         let lines: Vec<_> = text.lines().map(|line| line.rsplit_once(',').expect("four columns").0).collect();
         assert_eq!(lines, ["path,label,who", "leaf1.jpg,not sure,ada", "leaf2.jpg,brown rust,ada"]);
         assert_eq!(import_labels(&mut store, &out, image, "bob").expect("what was written is good"), 2);
+    }
+
+    #[test]
+    fn names_that_look_like_formulas_are_harmless_on_the_way_and_come_back() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let classes = Classes::categorical(["=1+1", "-none", "'=quoted"]).expect("the names are good");
+        let mut store = LabelStore::open(folder.path(), &classes).expect("it can be opened");
+        let paths = ["@x.jpg", "'=y.jpg", "=cmd|' /C calc'!A1.jpg"];
+        let image = |path: &str| Some([paths.iter().position(|p| *p == path)? as u8; 32]);
+        let labels = [0, 1, 2].map(|i| ([i; 32], Some(Label::Class(i.into()))));
+        store.append(&labels, "+ada", "test").expect("all is well");
+        let before = store.current().expect("readable");
+        let out = folder.path().join("out.csv");
+        let path = |hash: &ImageHash| vec![paths[usize::from(hash[0])].to_owned()];
+        export_labels(&store, &out, path).expect("all is well");
+        let text = std::fs::read_to_string(&out).expect("it was written");
+        for line in text.lines() {
+            let cells =
+                csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes()).into_records();
+            let cells = cells.map(|record| record.expect("a line")).next().expect("one");
+            assert!(cells.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@'])), "{line}");
+        }
+        store.append(&labels.map(|(image, _)| (image, None)), "ada", "test").expect("all is well");
+        assert_eq!(import_labels(&mut store, &out, image, "ada").expect("what was written is good"), 3);
+        assert_eq!(store.current().expect("readable"), before);
     }
 
     #[test]

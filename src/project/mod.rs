@@ -32,7 +32,7 @@ pub use classes::{Class, ClassKind, Classes, ClassesError};
 pub use cluster_table::{ClusterRow, ClusterTableError, read_clusters, write_clusters};
 pub use colour::{Colour, NoColour};
 pub use frozen::{FrozenError, FrozenLabels};
-pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels};
+pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels, write_labels};
 pub use labels::{Act, Deed, Done, HistoryPage, ImageHash, Label, LabelEntry, LabelError, LabelStore};
 pub use lock::{Lock, LockError};
 pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session, features};

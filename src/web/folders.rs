@@ -39,7 +39,7 @@ struct Listing {
     path: Option<String>,
     /// The folder above, if the page may use it.
     parent: Option<String>,
-    /// Whether there is something above: a folder or the list of roots.
+    /// Whether there is nothing above, neither a folder nor a list of roots.
     top: bool,
     /// Images that lie in it and below, and whether there may be more.
     images: Count,
@@ -71,9 +71,12 @@ async fn folders(
     _: Visitor,
     Query(at): Query<Where>,
 ) -> Result<Json<Listing>, WebError> {
-    let list = move || match at.path.filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => below(&app.roots, &path),
-        None => Ok(roots(&app.roots)),
+    let asked = at.path.filter(|path| !path.as_os_str().is_empty());
+    let list = move || match (asked, app.roots.all()) {
+        (Some(path), _) => below(&app.roots, &path),
+        // A list of one is no help.
+        (None, [only]) => below(&app.roots, only),
+        (None, _) => Ok(roots(&app.roots)),
     };
     let listing = tokio::task::spawn_blocking(list).await;
     listing.map_err(|_| WebError::Bad("the folder could not be listed".into()))?.map(Json)
@@ -104,8 +107,8 @@ fn below(roots: &Roots, path: &Path) -> Result<Listing, WebError> {
     let parent = path.parent().and_then(|parent| roots.inside(parent).ok());
     Ok(Listing {
         path: text(&path),
+        top: parent.is_none() && roots.all().len() == 1,
         parent: parent.as_deref().and_then(text),
-        top: false,
         images,
         folders,
         more,

@@ -97,7 +97,7 @@ fn found(report: &Report) -> Markup {
             @for (index, (kind, count)) in report.kinds.iter().take(8).enumerate() {
                 @if index > 0 { ", " } (thousands(*count)) " " @if kind.is_empty() { "without an ending" } @else { (kind) }
             }
-            @if report.hidden > 0 { ". " (thousands(report.hidden)) " hidden files or folders (their names begin with a dot) were not looked at" }
+            @if report.hidden > 0 { ". " (thousands(report.hidden)) " hidden (names that begin with a dot), not looked at" }
             "."
         }
         @if report.images == 0 {

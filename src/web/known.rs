@@ -1,12 +1,12 @@
 //! Projects there are: those used lately, and those found below the roots.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
 
 use super::desk::Desk;
 use super::security::{Roots, write_private};
@@ -16,8 +16,10 @@ use crate::project::FILE;
 const REMEMBERED: usize = 50;
 /// Folders between a root and a project found below it.
 const DEPTH: usize = 4;
-/// Files and folders looked at in search of projects: a root may be a whole file system.
-const LOOKED_AT: usize = 20_000;
+/// Folders looked at in search of projects below a root, which may be a whole file system.
+const FOLDERS: usize = 4000;
+/// Files and folders looked at in each: it may hold a million images.
+const ENTRIES: usize = 5000;
 
 /// A project used before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,23 +84,22 @@ impl Known {
     }
 }
 
-/// Folders below `root` that hold a project, links not followed.
+/// Folders below `root` that hold a project, links not followed; those near the root first.
 fn search(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
-    let mut entries = WalkDir::new(root).max_depth(DEPTH + 1).into_iter();
-    for _ in 0..LOOKED_AT {
-        let Some(entry) = entries.next() else { break };
-        let Ok(entry) = entry else { continue };
-        if !entry.file_type().is_dir() {
-            continue;
-        }
-        if entry.depth() > 0 && hidden(entry.file_name()) {
-            entries.skip_current_dir();
-        } else if entry.path().join(FILE).is_file() {
-            found.push(entry.path().to_owned());
+    let mut next = VecDeque::from([(root.to_owned(), 0)]);
+    for _ in 0..FOLDERS {
+        let Some((folder, depth)) = next.pop_front() else { break };
+        if folder.join(FILE).is_file() {
             // A project's own folders hold no further ones.
-            entries.skip_current_dir();
+            found.push(folder);
+        } else if depth < DEPTH {
+            let entries = fs::read_dir(&folder).into_iter().flatten().take(ENTRIES).flatten();
+            let inner = entries.filter(|entry| {
+                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            });
+            next.extend(inner.map(|entry| (entry.path(), depth + 1)));
         }
     }
     found

@@ -66,7 +66,7 @@ impl Page<'_> {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     base href=(base);
-                    title { (self.title) " · HARVEST" }
+                    title { (self.title) @if let Some((desk, _)) = self.project { " · " (desk.project().name()) } " · HARVEST" }
                     link rel="icon" href=(asset("icon.svg"));
                     link rel="stylesheet" href=(asset("base.css"));
                     @if let Some(style) = self.style { link rel="stylesheet" href=(asset(style)); }
@@ -99,7 +99,7 @@ impl Page<'_> {
 
 /// A page for those who have not come in: nothing on it asks the server for what only visitors may know.
 pub fn plain(title: &str, depth: usize, script: Option<&str>, content: Markup) -> Markup {
-    Page { title, depth, project: None, script, style: None }.frame(false, content)
+    Page { title, depth, project: None, script, style: Some("pages.css") }.frame(false, content)
 }
 
 /// What went wrong, as a page with a way on.

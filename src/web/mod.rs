@@ -177,7 +177,6 @@ pub fn router(app: App) -> Router {
 /// All addresses, without what protects them.
 fn routes() -> Router<App> {
     let project = Router::new()
-        .merge(overview::routes())
         .merge(images::routes())
         .merge(label::routes())
         .merge(work::routes())
@@ -187,6 +186,7 @@ fn routes() -> Router<App> {
         .merge(home::routes())
         .merge(create::routes())
         .merge(folders::routes())
+        .merge(overview::routes())
         .merge(assets::routes())
         .nest("/p/{key}", project)
         .fallback(error::nowhere)

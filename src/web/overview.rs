@@ -1,15 +1,17 @@
 //! A project's first page: where it stands, and what to do next.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::response::Response;
 use axum::routing::get;
 use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::desk::{AtDesk, Desk};
 use super::error::WebError;
 use super::layout::{Page, Part};
 use super::off_thread;
-use super::security::Visitor;
+use super::security::{Visitor, redirect};
 use super::state::{App, AppState};
 use super::tally::{Tally, thousands};
 use crate::catalogue::Summary;
@@ -18,8 +20,14 @@ use crate::project::Classes;
 /// Labels of a class from which on a first training is worth its time.
 const ENOUGH: usize = 10;
 
+/// Not below `p/KEY` as the others: a nested router does not know its own root with a slash behind.
 pub fn routes() -> Router<App> {
-    Router::new().route("/", get(page))
+    Router::new().route("/p/{key}/", get(page)).route("/p/{key}", get(with_slash))
+}
+
+/// Addresses of a project's pages are relative to its folder.
+async fn with_slash(Path(key): Path<String>) -> Response {
+    redirect(&format!("{}/", utf8_percent_encode(&key, NON_ALPHANUMERIC)))
 }
 
 async fn page(State(app): State<App>, _: Visitor, AtDesk(desk): AtDesk) -> Result<Markup, WebError> {

@@ -64,7 +64,11 @@ impl AppState {
         // Several servers of one person may share a home folder on several machines.
         let host = harvest_collectives::host_name();
         let sessions = file(format!("sessions-{host}-{}.json", address.port()));
-        let way_in = format!("http://{address}/login");
+        // Nobody can go to "all addresses".
+        let way_in = match address.ip().is_unspecified() {
+            true => format!("http://{host}:{}/login", address.port()),
+            false => format!("http://{address}/login"),
+        };
         let door = Door::new(way_in, address.port(), options.secret.clone(), sessions, announce);
         Self {
             roots: Roots::new(&options.roots),

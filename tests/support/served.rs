@@ -64,7 +64,9 @@ impl Server {
             if let Some((address, _)) = said.trim().rsplit_once("/login") {
                 break address.to_owned();
             }
-            if begun.elapsed() > Duration::from_secs(60) || child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            if begun.elapsed() > Duration::from_secs(60)
+                || child.try_wait().is_ok_and(|ended| ended.is_some())
+            {
                 let _ = child.kill();
                 panic!("the server does not begin");
             }

@@ -19,13 +19,15 @@ export class Session {
     mkdirSync(out, { recursive: true });
     const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
     session.browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-    Object.assign(session, { base, out });
+    // Signing in and the root lie beside each other, whatever prefix a proxy puts before them.
+    Object.assign(session, { base, out, root: new URL("./", base) });
     return session;
   }
 
-  /** A visitor of their own, who has come in by the address with its secret. */
+  /** A browser of its own. The first comes in by the address, which may be good once; the others are the same person. */
   async visitor(options = {}) {
     const context = await this.browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+    if (this.cookies) await context.addCookies(this.cookies);
     const page = await context.newPage();
     page.setDefaultTimeout(15000);
     page.on("pageerror", (error) => this.complaints.push(error.message));
@@ -34,7 +36,8 @@ export class Session {
       // What tests cut off on purpose is no fault of the page.
       if (message.type() === "error" && !/Failed to load resource|ERR_FAILED|net::/.test(text)) this.complaints.push(text);
     });
-    await page.goto(this.base);
+    await page.goto(this.cookies ? this.root.href : this.base);
+    this.cookies ??= await context.cookies();
     return page;
   }
 

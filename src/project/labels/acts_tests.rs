@@ -203,7 +203,9 @@ fn a_group_stops_behind_what_needs_a_class() {
     let outcomes = store.act_together(&acts);
     assert_eq!(outcomes.len(), 2, "Ada's label has to wait for her undo");
     assert!(outcomes[0].is_ok());
-    assert!(outcomes[1].as_ref().is_err_and(|error| matches!(**error, LabelError::RetiredClass { class: 1 })));
+    assert!(
+        outcomes[1].as_ref().is_err_and(|error| matches!(**error, LabelError::RetiredClass { class: 1 }))
+    );
     store.set_classes(&all).expect("more is always fine");
     let undone = done(&mut store, &acts[1]);
     assert_eq!((undone.retires, undone.images), (Some(1), vec![(image(1), Some(RUST))]));
@@ -263,6 +265,9 @@ fn pages_go_back_in_time_by_index() {
         "SELECT * FROM label_history WHERE action = 9 ORDER BY id",
         "SELECT action FROM actions AS c WHERE who = 'a' AND kind = 'undo' AND action > 3
             AND NOT EXISTS (SELECT 1 FROM actions AS u WHERE u.undoes = c.action) ORDER BY action DESC LIMIT 1",
+        "SELECT image FROM label_history AS e WHERE class = 1
+            AND NOT EXISTS (SELECT 1 FROM label_history AS l WHERE l.image = e.image AND l.id > e.id) ORDER BY id",
+        "SELECT max(class) FROM label_history",
         "SELECT max(action) FROM actions WHERE who = 'a' AND kind = 'label'",
     ] {
         let plan: Vec<String> = store

@@ -124,6 +124,8 @@ impl LabelStore {
             database.busy_timeout(PATIENCE)?;
             database.pragma_update(None, "journal_mode", "DELETE")?;
             database.pragma_update(None, "synchronous", "FULL")?;
+            // In KiB: a history of a million entries is searched by its indices, which then stay in memory.
+            database.pragma_update(None, "cache_size", -65_536)?;
             database.set_prepared_statement_cache_capacity(64);
             let version = tables::prepare(&mut database)?;
             Ok((database, version))
@@ -140,19 +142,14 @@ impl LabelStore {
     /// The current labels of a project without taking its lock, for reading while somebody labels.
     /// Empty if nothing was ever labelled.
     pub fn read(project: &Path) -> Result<BTreeMap<ImageHash, Label>, LabelError> {
-        let path = project.join(FILE);
-        if !path.exists() {
-            return Ok(BTreeMap::new());
-        }
-        // Not for reading alone, though nothing is written: whoever finds the half of an action that a killed process
-        // left must be able to take it back, or could read nothing. SQLite falls back to reading where it must.
-        let read = || {
-            let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            database.busy_timeout(PATIENCE)?;
-            database.pragma_update(None, "query_only", true)?;
-            current(&database)
-        };
-        read().map_err(LabelError::at(&path))
+        read_only(project, current)
+    }
+
+    /// The entry that gave each labelled image its current label, as [`Self::current_entries`], without taking the lock.
+    pub fn read_entries(project: &Path) -> Result<Vec<LabelEntry>, LabelError> {
+        read_only(project, |database| {
+            database.prepare("SELECT * FROM current_labels ORDER BY id")?.query_map([], entry)?.collect()
+        })
     }
 
     /// Writes labels down, all or none, as one action; returns the action. `None` takes a label away.
@@ -177,11 +174,10 @@ impl LabelStore {
         self.entries("SELECT * FROM current_labels ORDER BY id", params![])
     }
 
-    /// The images that have this class now.
+    /// The images that have this class now, in the order in which they got it.
     pub fn images_of(&self, class: u16) -> Result<Vec<ImageHash>, LabelError> {
         let read = || -> rusqlite::Result<Vec<_>> {
-            let mut query =
-                self.database.prepare("SELECT image FROM current_labels WHERE class = ?1 ORDER BY id")?;
+            let mut query = self.database.prepare_cached(LATEST_OF_CLASS)?;
             query.query_map([class], |row| row.get(0))?.collect()
         };
         read().map_err(LabelError::at(&self.path))
@@ -223,12 +219,20 @@ impl LabelStore {
     }
 
     fn check_classes(&self, classes: &Classes) -> Result<(), LabelError> {
+        // By index: every class that was ever given, and of those that are no more whether an image still has it.
         let lost = || -> rusqlite::Result<Option<(u16, u64)>> {
-            let counts = "SELECT class, count(*) FROM current_labels WHERE class IS NOT NULL GROUP BY class";
-            let mut query = self.database.prepare(counts)?;
-            let counts = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let counts = counts.collect::<Result<Vec<(u16, u64)>, _>>()?;
-            Ok(counts.into_iter().find(|(class, _)| classes.get(*class).is_none()))
+            let mut given = self
+                .database
+                .prepare_cached("SELECT DISTINCT class FROM label_history WHERE class IS NOT NULL")?;
+            let given = given.query_map([], |row| row.get(0))?.collect::<Result<Vec<u16>, _>>()?;
+            for class in given.into_iter().filter(|class| classes.get(*class).is_none()) {
+                let count = format!("SELECT count(*) FROM ({LATEST_OF_CLASS})");
+                let count = self.database.prepare_cached(&count)?.query_row([class], |row| row.get(0))?;
+                if count > 0 {
+                    return Ok(Some((class, count)));
+                }
+            }
+            Ok(None)
         };
         match lost().map_err(LabelError::at(&self.path))? {
             Some((class, count)) => Err(LabelError::LostClass { class, count }),
@@ -236,6 +240,31 @@ impl LabelStore {
         }
     }
 }
+
+/// What `read` finds in a project's database, while others may write; nothing if nothing was ever labelled.
+fn read_only<T: Default>(
+    project: &Path,
+    read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, LabelError> {
+    let path = project.join(FILE);
+    if !path.exists() {
+        return Ok(T::default());
+    }
+    // Not for reading alone, though nothing is written: whoever finds the half of an action that a killed process
+    // left must be able to take it back, or could read nothing. SQLite falls back to reading where it must.
+    let found = || {
+        let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.busy_timeout(PATIENCE)?;
+        database.pragma_update(None, "query_only", true)?;
+        read(&database)
+    };
+    found().map_err(LabelError::at(&path))
+}
+
+/// The images whose latest entry is of a class. Found by the class: looking at the latest entry of every image takes seconds.
+const LATEST_OF_CLASS: &str = "SELECT image FROM label_history AS entry WHERE class = ?1
+    AND NOT EXISTS (SELECT 1 FROM label_history AS later WHERE later.image = entry.image AND later.id > entry.id)
+    ORDER BY id";
 
 /// Name of the database in a project's folder.
 const FILE: &str = "project.db";

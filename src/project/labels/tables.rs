@@ -42,6 +42,7 @@ CREATE TRIGGER label_history_keeps BEFORE UPDATE ON label_history
 /// `retires` of an action: the class that it ends; an undo of it brings that back.
 const ACTIONS: &str = "
 ALTER TABLE label_history ADD COLUMN restores INTEGER;
+CREATE INDEX label_history_class ON label_history (class);
 CREATE TABLE actions (
     action  INTEGER PRIMARY KEY,
     kind    TEXT    NOT NULL CHECK (kind IN ('label', 'undo', 'redo')),

@@ -158,11 +158,21 @@ function read() {
 function wrong(id, words) {
   const error = byId(`${id}-error`);
   const field = byId(id);
-  if (error) error.textContent = words;
+  if (error) error.textContent = sentence(words);
   if (words) field?.setAttribute("aria-invalid", "true");
   else field?.removeAttribute("aria-invalid");
   return Boolean(error);
 }
+
+/** Words of the server as a sentence of their own. */
+function sentence(words) {
+  return words && `${words[0].toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`;
+}
+
+// What is being put right is not called wrong any more.
+form.addEventListener("input", (event) => {
+  if (event.target.hasAttribute("aria-invalid")) wrong(event.target.id, "");
+});
 
 function clear() {
   byId("form-error").hidden = true;

@@ -22,6 +22,9 @@ import { Viewer } from "./label/viewer.js";
 
 const byId = (id) => document.getElementById(id);
 const SIZE = "harvest:size";
+const AGAIN_MS = 3000;
+/** Browsers refuse to have the address changed very often. */
+const REMEMBER_MS = 600;
 const NARROW = matchMedia("(max-width: 760px)");
 
 /** Storage of the browser, or null where it is forbidden. */
@@ -54,7 +57,7 @@ page.status = status;
 page.keysDialog = new KeysDialog(keys, project);
 page.editor = new ClassEditor(project, refresh);
 const commands = new Commands(page);
-const map = new ImageMap(project, filters, goTo);
+const map = new ImageMap(project, filters, { open: goTo, select: (hashes) => selection.names(hashes) });
 const history = new History(project, goTo);
 const classList = new ClassList(project, keys, (code) => commands.choose(code));
 
@@ -85,15 +88,19 @@ let place = null;
 /** Asks for the images to show; `at` is the image to show first. */
 async function open(at) {
   byId("desk").setAttribute("aria-busy", "true");
+  clearTimeout(opening);
   try {
-    await view.open(filters.query);
-    if (at) await goTo(at, { focus: false });
+    if ((await view.open(filters.query)) && at) await goTo(at, { focus: false });
   } catch (error) {
-    if (error.name !== "AbortError") status.empty(error.message);
+    status.empty(error.message);
+    // Filters that make no sense will make none later.
+    if (error.status !== 400) opening = setTimeout(() => open(at), AGAIN_MS);
   } finally {
     byId("desk").removeAttribute("aria-busy");
   }
 }
+
+let opening = 0;
 
 view.addEventListener("open", () => {
   selection.clear();
@@ -107,7 +114,14 @@ view.addEventListener("open", () => {
   refresh();
 });
 view.addEventListener("gone", () => (place = grid.focus));
-view.addEventListener("trouble", (event) => toast(event.detail.message ?? "Images cannot be loaded.", "bad"));
+
+let toldOfTrouble = -Infinity;
+view.addEventListener("trouble", (event) => {
+  // Tried again every few seconds, told now and then.
+  if (performance.now() - toldOfTrouble < 15000) return;
+  toldOfTrouble = performance.now();
+  toast(event.detail.message, "bad");
+});
 
 /** Shows an image of the view, wherever it is. */
 async function goTo(hash, { focus = true } = {}) {
@@ -117,6 +131,7 @@ async function goTo(hash, { focus = true } = {}) {
 }
 
 filters.addEventListener("change", () => {
+  filters.remember({ at: null });
   map.draw();
   open();
 });
@@ -224,9 +239,12 @@ function showFocus() {
 
 // What passes between the parts.
 
+let remembering = 0;
 grid.addEventListener("focus", () => {
   showFocus();
   status.selection();
+  clearTimeout(remembering);
+  remembering = setTimeout(() => filters.remember({ at: view.row(grid.focus)?.h }), REMEMBER_MS);
 });
 viewer.addEventListener("show", showFocus);
 viewer.addEventListener("close", () => grid.go(viewer.index));
@@ -291,6 +309,7 @@ async function start() {
     await project.load();
   } catch (error) {
     status.empty(error.message);
+    setTimeout(start, AGAIN_MS);
     return;
   }
   live.listen();

@@ -163,7 +163,9 @@ fn panel() -> Markup {
                     fieldset .segment {
                         legend.visually-hidden { "What dragging does" }
                         input #map-choose type="radio" name="map-tool" value="choose" checked;
-                        label for="map-choose" { "Choose an area" }
+                        label for="map-choose" title="Show only the images in a box" { "Box" }
+                        input #map-lasso type="radio" name="map-tool" value="lasso";
+                        label for="map-lasso" title="Select the images inside a line" { "Lasso" }
                         input #map-move type="radio" name="map-tool" value="move";
                         label for="map-move" { "Move" }
                     }

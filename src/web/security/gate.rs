@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::address::{self, Below};
@@ -41,8 +43,50 @@ pub async fn gate(State(app): State<App>, mut request: Request, next: Next) -> R
         Err(refusal) => refusal,
     };
     drop(working);
-    let mut response = if page { in_words(response, depth, signed_in) } else { response };
+    let response = if is_bare(&response) { worded(response).await } else { response };
+    let response = if page { in_words(response, depth, signed_in) } else { response };
+    let mut response = if is_for_ever(&response) { ends_with(&app, response) } else { response };
     harden(response.headers_mut());
+    response
+}
+
+/// Whether an answer is an error of the framework's: a body it cannot read, an address without that method.
+fn is_bare(response: &Response) -> bool {
+    let failed = response.status().is_client_error() || response.status().is_server_error();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    failed && kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"))
+}
+
+/// The same as errors of ours are told.
+async fn worded(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
+    let words = match String::from_utf8_lossy(&bytes).trim() {
+        "" => parts.status.canonical_reason().unwrap_or("the request cannot be answered").to_lowercase(),
+        words => words.to_owned(),
+    };
+    let mut response = WebError::Bad(words).into_response();
+    *response.status_mut() = parts.status;
+    if let Some(allowed) = parts.headers.get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, allowed.clone());
+    }
+    response
+}
+
+/// Whether an answer has no end of its own: events.
+fn is_for_ever(response: &Response) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// An answer that ends when the server does, and that no proxy holds back until there is more of it.
+fn ends_with(app: &AppState, response: Response) -> Response {
+    let mut stopping = app.stopping();
+    let stop = Box::pin(async move { drop(stopping.wait_for(|stop| *stop).await) });
+    let mut response = response.map(|body| Body::from_stream(body.into_data_stream().take_until(stop)));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
@@ -106,18 +150,23 @@ fn in_words(response: Response, depth: usize, signed_in: bool) -> Response {
 }
 
 fn harden(headers: &mut HeaderMap) {
+    // A report has its style inside, which our pages may not. In a sandbox it can do nothing, and keeps the policy that says so.
+    let policy = headers.get(header::CONTENT_SECURITY_POLICY);
+    let sandbox = policy.filter(|policy| policy.as_bytes().starts_with(b"sandbox;")).cloned();
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not `no-referrer`: browsers would then hide from us that our own forms are ours.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::X_FRAME_OPTIONS, "DENY"),
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    for name in ["cross-origin-resource-policy", "cross-origin-opener-policy"] {
-        headers.insert(name, HeaderValue::from_static("same-origin"));
+    if let Some(policy) = sandbox {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     // Pages and answers hold what others changed a moment ago; what may be kept says so itself.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }

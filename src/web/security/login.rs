@@ -78,7 +78,8 @@ fn enter(app: &AppState, request: &Request, word: &str, name: Option<&str>, next
     let known = headers.get("x-forwarded-user").and_then(|name| name.to_str().ok());
     let name = [name, known].into_iter().flatten().find_map(Visitor::name_from);
     let name = name.unwrap_or_else(|| app.options.name.clone());
-    let secure = headers.get("x-forwarded-proto").is_some_and(|protocol| protocol.as_bytes() == b"https");
+    let secure =
+        headers.get("x-forwarded-proto").is_some_and(|protocol| protocol.as_bytes().starts_with(b"https"));
     let mut response = redirect(&landing(app, next));
     if let Ok(cookie) = HeaderValue::from_str(&app.door.sign_in(&name, secure)) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
@@ -141,7 +142,7 @@ fn form(app: &AppState, next: Option<&str>, wrong: Option<&str>) -> Markup {
         Some("login.js"),
         html! {
             h1 { "Sign in" }
-            form.card method="post" action="login" data-next=(next.and_then(page_of_ours).unwrap_or("./")) {
+            form.card.sign-in method="post" action="login" data-next=(next.and_then(page_of_ours).unwrap_or("./")) {
                 @if let Some(next) = next.and_then(page_of_ours) { input type="hidden" name="next" value=(next); }
                 div.field {
                     label for="secret" { (what) }

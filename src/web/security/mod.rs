@@ -22,6 +22,7 @@ use super::error::WebError;
 use super::state::App;
 
 pub use door::{Announce, Door, Secret, SecretError, write_private};
+pub use gate::redirect;
 pub use patience::{Patient, Peer};
 pub use roots::Roots;
 

@@ -91,8 +91,8 @@ async fn tell(desk: &Desk, Change { id, ended }: Change) {
             // A list that cannot be read is told of by whoever asks for it; the one in memory is as it was.
             let _ = desk.reload().await;
         }
-        Some(Kind::Cluster | Kind::Train) => desk.refresh().await,
-        Some(Kind::LabelAll) | None => {}
+        Some(Kind::Cluster | Kind::Train | Kind::LabelAll) => desk.refresh().await,
+        None => {}
     }
     desk.tell(Event::Job { id });
 }

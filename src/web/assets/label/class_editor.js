@@ -69,31 +69,34 @@ export class ClassEditor {
   #row(each, position) {
     const { classes } = this.#project.data;
     const last = position === classes.length - 1;
-    const button = (part, label, disabled, onclick, ...content) =>
-      make("button", { type: "button", class: "slim quiet", disabled, onclick, "aria-label": label, title: label, "data-part": part }, ...content);
     const row = make(
       "li", { draggable: false, "data-id": String(each.id) },
       make("span", { class: "grip", "aria-hidden": "true", title: "Drag to another place" }, icon("grip")),
-      make("input", { type: "color", value: each.colour, "aria-label": `Colour of ${each.name}`, "data-part": "colour", onchange: (event) => this.#change({ op: "change", id: each.id, colour: event.target.value }) }),
-      make("input", { value: each.name, maxLength: 80, "aria-label": `Name of ${each.name}`, "data-part": "name", autocomplete: "off", onchange: (event) => this.#rename(each, event.target) }),
-      make("input", { value: each.description ?? "", maxLength: 400, placeholder: "Description", "aria-label": `Description of ${each.name}`, "data-part": "description", onchange: (event) => this.#change({ op: "change", id: each.id, description: event.target.value }) }),
+      this.#field(each, "colour", "Colour", { type: "color", value: each.colour }),
+      this.#field(each, "name", "Name", { value: each.name, maxLength: 80 }),
+      this.#field(each, "description", "Description", { value: each.description ?? "", maxLength: 400, placeholder: "Description" }),
       make("span", { class: "class-count" }, images(this.#project.count(each.id))),
       make(
         "span", { class: "row-tools" },
-        button("up", `Move ${each.name} up`, position === 0, () => this.#move(position, position - 1), icon("up")),
-        button("down", `Move ${each.name} down`, last, () => this.#move(position, position + 1), icon("down")),
+        tool("up", `Move ${each.name} up`, () => this.#move(position, position - 1), icon("up"), position === 0),
+        tool("down", `Move ${each.name} down`, () => this.#move(position, position + 1), icon("down"), last),
         this.#merge(each),
-        button("delete", `Delete ${each.name}`, false, () => this.#delete(each), "Delete"),
+        tool("delete", `Delete ${each.name}`, () => this.#delete(each), "Delete"),
       ),
     );
     this.#draggable(row, position);
     return row;
   }
 
-  #rename(each, input) {
-    const name = input.value.trim();
-    if (name === "" || name === each.name) input.value = each.name;
-    else this.#change({ op: "change", id: each.id, name });
+  /** A field for one part of a class, kept when it is left. */
+  #field(each, part, words, properties) {
+    const input = make("input", { ...properties, "aria-label": `${words} of ${each.name}`, "data-part": part, autocomplete: "off" });
+    input.addEventListener("change", () => {
+      const value = input.value.trim();
+      if (part === "name" && value === "") input.value = each.name;
+      else this.#change({ op: "change", id: each.id, [part]: value });
+    });
+    return input;
   }
 
   #move(from, to) {
@@ -104,14 +107,17 @@ export class ClassEditor {
 
   #merge(each) {
     const others = this.#project.data.classes.filter((other) => other.id !== each.id);
-    const select = make("select", { "aria-label": `Merge ${each.name} into another class`, "data-part": "merge", disabled: others.length === 0 },
-      make("option", { value: "" }, "Merge into …"), ...others.map((other) => make("option", { value: String(other.id) }, other.name)));
+    const options = others.map((other) => make("option", { value: String(other.id) }, other.name));
+    const select = make(
+      "select", { "aria-label": `Merge ${each.name} into another class`, "data-part": "merge", disabled: others.length === 0 },
+      make("option", { value: "" }, "Merge into …"), ...options,
+    );
     select.addEventListener("change", async () => {
       const into = others.find((other) => String(other.id) === select.value);
       select.value = "";
-      const number = images(this.#project.count(each.id));
-      const words = `${number} labelled “${each.name}” get the label “${into.name}”, and “${each.name}” is a class no longer.`;
-      if (into && (await ask(`Merge “${each.name}” into “${into.name}”?`, words, "Merge"))) this.#change({ op: "merge", from: each.id, into: into.id });
+      const words = `${images(this.#project.count(each.id))} labelled “${each.name}” get the label “${into.name}”, and “${each.name}” is a class no longer.`;
+      const title = `Merge “${each.name}” into “${into.name}”?`;
+      if (await ask(title, words, "Merge")) this.#change({ op: "merge", from: each.id, into: into.id });
     });
     return select;
   }
@@ -145,4 +151,8 @@ export class ClassEditor {
       if (this.#dragged !== null && this.#dragged !== position) this.#move(this.#dragged, position);
     });
   }
+}
+
+function tool(part, label, onclick, content, disabled = false) {
+  return make("button", { type: "button", class: "slim quiet", disabled, onclick, "aria-label": label, title: label, "data-part": part }, content);
 }

@@ -204,7 +204,8 @@ export class Grid extends EventTarget {
     this.#element.setAttribute("aria-rowcount", Math.ceil(this.#view.total / this.#columns));
     this.#element.setAttribute("aria-colcount", this.#columns);
     for (const number of [...wanted].sort((a, b) => a - b)) this.#drawRow(number);
-    this.#ask(first * this.#columns, last * this.#columns);
+    // A screen before and after too, so that paging finds it there.
+    this.#ask(first * this.#columns - (to - from), last * this.#columns + (to - from));
     this.dispatchEvent(new Event("draw"));
   }
 

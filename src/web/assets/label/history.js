@@ -4,6 +4,8 @@ import { get, here, make } from "../base.js";
 import { ago, file, images } from "./codes.js";
 
 const PAGE = 200;
+/** Images of one action that are listed. */
+const SHOWN = 50;
 
 /** What an entry did, in words. */
 function deed(entry, project) {
@@ -71,8 +73,8 @@ export class History {
     const show = (each, words) => make("button", { type: "button", class: "link", onclick: () => this.#open(each.image), title: each.path ?? "" }, words);
     if (group.length === 1) item.children[1].append(" ", show(entry, file(entry.path ?? "an image")));
     else {
-      const list = make("details", {}, make("summary", {}, images(group.length)), make("div", { class: "history-images" }, ...group.slice(0, 50).map((each) => show(each, file(each.path ?? "an image")))));
-      item.children[1].append(" ", list);
+      const shown = group.slice(0, SHOWN).map((each) => show(each, file(each.path ?? "an image")));
+      item.children[1].append(" ", make("details", {}, make("summary", {}, images(group.length)), make("div", { class: "history-images" }, ...shown)));
     }
     return item;
   }

@@ -15,7 +15,7 @@ const SVG = "http://www.w3.org/2000/svg";
 /** A drawing; it is decoration, words say the same. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", `icon ${name}`);
+  svg.setAttribute("class", "icon");
   svg.setAttribute("viewBox", "0 0 16 16");
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS(SVG, "path");

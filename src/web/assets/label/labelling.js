@@ -62,17 +62,24 @@ export class Labelling extends EventTarget {
   /** Labels one image. Whether that was possible: not while it loads. */
   one(index, code, how) {
     const row = this.#view.row(index);
-    if (!row) return false;
+    if (!row) {
+      this.#say("This image is still loading.");
+      return false;
+    }
     this.#send([[row, this.labelAt(index).code]], code, how);
     return true;
   }
 
   /** Labels the images of a selection, after a question if they are many. Whether it was done. */
   async selection(selection, code, how) {
-    const { count, cluster, ranges } = selection;
+    const { count, cluster, named, ranges } = selection;
     if (count > MANY && !(await this.#sure(count, code))) return false;
     if (cluster) {
       this.#sendRange(cluster.view, 0, cluster.count, code, how);
+      return true;
+    }
+    if (named) {
+      this.#sendNames([...named], code, how);
       return true;
     }
     const rows = count <= NAMED ? this.#loaded(ranges) : null;
@@ -82,11 +89,16 @@ export class Labelling extends EventTarget {
   }
 
   undo() {
-    this.#outbox.add({ path: "api/undo", body: {} });
+    this.#back("api/undo", "Undo");
   }
 
   redo() {
-    this.#outbox.add({ path: "api/redo", body: {} });
+    this.#back("api/redo", "Redo");
+  }
+
+  #back(path, words) {
+    this.#outbox.add({ path, body: {} });
+    if (this.#outbox.trouble) this.#say(`${words} waits for the server.`);
   }
 
   /** Takes in what the server says of some images: `[hash, code]`, at a version, by somebody. */
@@ -129,6 +141,13 @@ export class Labelling extends EventTarget {
     const hashes = [...new Set(rows.map(([row]) => row.h))];
     const body = { images: hashes, label: code, how };
     this.#outbox.add({ path: "api/label", body, label: code, images: hashes, was: [...was], count: hashes.length });
+    this.#told(hashes.length, code);
+  }
+
+  /** Images of the map, of which not all are loaded: what labels they had is not known. */
+  #sendNames(hashes, code, how) {
+    for (const hash of hashes) this.#changed.add(hash);
+    this.#outbox.add({ path: "api/label", body: { images: hashes, label: code, how }, label: code, images: hashes, was: [], count: hashes.length });
     this.#told(hashes.length, code);
   }
 

@@ -21,12 +21,14 @@ export class ImageMap {
   #frame = 0;
   #opened = false;
   #open;
+  #select;
 
-  /** `open(hash)` shows an image in the grid. */
-  constructor(project, filters, open) {
+  /** `open(hash)` shows an image in the grid, `select(hashes)` selects those inside a lasso. */
+  constructor(project, filters, { open, select }) {
     this.#project = project;
     this.#filters = filters;
     this.#open = open;
+    this.#select = select;
     byId("map-in").addEventListener("click", () => this.#zoom(1.5));
     byId("map-out").addEventListener("click", () => this.#zoom(1 / 1.5));
     byId("map-all").addEventListener("click", () => this.#all());
@@ -49,8 +51,11 @@ export class ImageMap {
     const { points } = await get(here("api/map"));
     this.#points = points;
     this.#at = new Map(points.map((point, index) => [point[3], index]));
+    // Of very many images the map shows a part, drawn at random.
+    const all = this.#project.data.counts.distinct ?? points.length;
+    const number = points.length < all ? `${count(points.length)} of ${count(all)} images, drawn at random.` : `${count(points.length)} images.`;
     byId("map-note").textContent = points.length
-      ? `${count(points.length)} images. Drag a box to show only what lies in it. With the keyboard, the cluster filter does the same.`
+      ? `${number} Draw a box to show only what lies in it, or a lasso to select. With the keyboard, the cluster filter does the same.`
       : "There is no map yet: it is drawn when images are clustered.";
     this.#fit();
     return this.draw();
@@ -145,6 +150,7 @@ export class ImageMap {
       pen.fillRect(x - side / 2, y - side / 2, side, side);
     }
     this.#paintBox(pen, style);
+    this.#paintLasso(pen, style);
     this.#paintFocus(pen, style);
   }
 
@@ -158,6 +164,16 @@ export class ImageMap {
     pen.setLineDash([5, 3]);
     pen.strokeRect(left, top, right - left, bottom - top);
     pen.setLineDash([]);
+  }
+
+  #paintLasso(pen, style) {
+    if (this.#drag?.tool !== "lasso") return;
+    pen.strokeStyle = style.getPropertyValue("--focus");
+    pen.lineWidth = 2;
+    pen.beginPath();
+    for (const point of this.#drag.line) pen.lineTo(...this.#toScreen(...point));
+    pen.closePath();
+    pen.stroke();
   }
 
   #paintFocus(pen, style) {
@@ -188,8 +204,9 @@ export class ImageMap {
 
   #down(event) {
     if (event.button !== 0) return;
-    const move = byId("map-move").checked;
-    this.#drag = { move, x: event.offsetX, y: event.offsetY, from: this.#toMap(event.offsetX, event.offsetY), far: false };
+    const tool = ["move", "lasso", "choose"].find((each) => byId(`map-${each}`).checked);
+    const from = this.#toMap(event.offsetX, event.offsetY);
+    this.#drag = { tool, x: event.offsetX, y: event.offsetY, from, far: false, line: [from] };
     this.#canvas.setPointerCapture(event.pointerId);
     byId("map-tip").hidden = true;
   }
@@ -199,7 +216,8 @@ export class ImageMap {
     if (!drag) return this.#hover(event.offsetX, event.offsetY);
     if (Math.hypot(event.offsetX - drag.x, event.offsetY - drag.y) > 4) drag.far = true;
     const now = this.#toMap(event.offsetX, event.offsetY);
-    if (drag.move) this.#middle = [this.#middle[0] + drag.from[0] - now[0], this.#middle[1] + drag.from[1] - now[1]];
+    if (drag.tool === "lasso") drag.line.push(now);
+    else if (drag.tool === "move") this.#middle = [this.#middle[0] + drag.from[0] - now[0], this.#middle[1] + drag.from[1] - now[1]];
     else drag.box = [Math.min(drag.from[0], now[0]), Math.min(drag.from[1], now[1]), Math.max(drag.from[0], now[0]), Math.max(drag.from[1], now[1])];
     return this.draw();
   }
@@ -208,7 +226,8 @@ export class ImageMap {
     const drag = this.#drag;
     this.#drag = null;
     if (!drag) return;
-    if (drag.far && drag.box) this.#filters.set({ box: drag.box.map((each) => each.toFixed(4)).join(",") });
+    if (drag.far && drag.tool === "lasso") this.#select(this.#points.filter(([x, y]) => inside(x, y, drag.line)).map((point) => point[3]));
+    else if (drag.far && drag.box) this.#filters.set({ box: drag.box.map((each) => each.toFixed(4)).join(",") });
     else if (!drag.far) {
       const point = this.#nearest(event.offsetX, event.offsetY);
       if (point) this.#open(point[3]);
@@ -239,6 +258,16 @@ export class ImageMap {
     tip.style.left = `${right ? x - 144 : x + 12}px`;
     tip.style.top = `${below ? Math.max(0, y - 165) : y + 12}px`;
   }
+}
+
+/** Whether a point lies inside a closed line: a ray from it crosses the line an odd number of times. */
+function inside(x, y, line) {
+  let odd = false;
+  for (let i = 0, j = line.length - 1; i < line.length; j = i, i += 1) {
+    const [[ax, ay], [bx, by]] = [line[i], line[j]];
+    if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) odd = !odd;
+  }
+  return odd;
 }
 
 /** Colours far from each other for neighbouring numbers: steps of the golden angle. */

@@ -54,7 +54,8 @@ export class Outbox extends EventTarget {
    */
   add(action) {
     const request = identifier();
-    const at = Date.now();
+    // Never before what waits already, whatever the clock says: the order is kept in the key.
+    const at = Math.max(Date.now(), this.#entries.at(-1)?.at ?? 0);
     this.#order += 1;
     const key = `${PREFIX}${String(at).padStart(15, "0")}-${String(this.#order).padStart(6, "0")}-${request}`;
     const entry = { ...action, request, at, key, tries: 0 };

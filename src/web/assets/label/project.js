@@ -3,7 +3,7 @@
 import { get, here } from "../base.js";
 import { stateOf } from "./codes.js";
 
-/** Long enough that a burst of clicks asks once. */
+/** Long enough that a burst of clicks asks once, and asked even if the burst goes on. */
 const SETTLE_MS = 1200;
 
 export class Project extends EventTarget {
@@ -36,8 +36,10 @@ export class Project extends EventTarget {
 
   /** Reads the counts again, soon. */
   refresh() {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.load().catch(() => {}), SETTLE_MS);
+    this.#timer ||= setTimeout(() => {
+      this.#timer = 0;
+      this.load().catch(() => {});
+    }, SETTLE_MS);
   }
 
   /** One image has another label, as the server said in `version`. */

@@ -7,6 +7,8 @@ export class Selection extends EventTarget {
   anchor = null;
   /** All images of a cluster within the view: `{ cluster, view, count }`. */
   cluster = null;
+  /** Images chosen on the map by name, wherever they are in the view: a set of hashes. */
+  named = null;
 
   get ranges() {
     return this.#ranges;
@@ -14,11 +16,13 @@ export class Selection extends EventTarget {
 
   get count() {
     if (this.cluster) return this.cluster.count;
+    if (this.named) return this.named.size;
     return this.#ranges.reduce((sum, [from, to]) => sum + to - from, 0);
   }
 
   has(index, row) {
     if (this.cluster) return row !== undefined && row.k === this.cluster.cluster;
+    if (this.named) return row !== undefined && this.named.has(row.h);
     let low = 0;
     let high = this.#ranges.length;
     while (low < high) {
@@ -59,7 +63,15 @@ export class Selection extends EventTarget {
 
   wholeCluster(cluster, view, count) {
     this.#ranges = [];
+    this.named = null;
     this.cluster = { cluster, view, count };
+    this.#changed();
+  }
+
+  names(hashes) {
+    this.#ranges = [];
+    this.cluster = null;
+    this.named = hashes.length > 0 ? new Set(hashes) : null;
     this.#changed();
   }
 
@@ -77,6 +89,7 @@ export class Selection extends EventTarget {
     }
     this.#ranges = joined;
     this.cluster = null;
+    this.named = null;
     this.#changed();
   }
 

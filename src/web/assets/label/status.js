@@ -104,7 +104,7 @@ export class Status {
     if (number === 0) return;
     byId("selection-count").textContent = `${images(number)} selected`;
     byId("selection-hint").textContent = "Choose a class to label them.";
-    byId("select-all").hidden = number >= view.total || selection.cluster !== null;
+    byId("select-all").hidden = number >= view.total || selection.cluster !== null || selection.named !== null;
     byId("select-all").textContent = `All ${count(view.total)}`;
     const cluster = view.row(grid.focus)?.k ?? null;
     const known = project.data.clusters.find((each) => each.id === cluster);

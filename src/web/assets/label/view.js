@@ -1,12 +1,14 @@
 // The images of a view: a list that the server froze. Rows come in pages, those on screen first.
 
-import { Failed, get, here } from "../base.js";
+import { get, here } from "../base.js";
 
 const PAGE = 200;
 /** Pages kept; the longest unused go. */
 const KEPT_PAGES = 200;
 /** Changes of labels remembered, for pages that were on their way when they happened. */
 const KEPT_CHANGES = 50000;
+/** After a failure. */
+const AGAIN_MS = 2000;
 
 export class View extends EventTarget {
   /** The server's name of the list, and how long it is. */
@@ -22,12 +24,15 @@ export class View extends EventTarget {
   #opening = null;
   #renewing = false;
 
-  /** Asks for a list. What was asked before no longer matters. */
+  /** Asks for a list. What was asked before no longer matters; false if this too was overtaken. */
   async open(query) {
     this.#opening?.abort();
     const opening = new AbortController();
     this.#opening = opening;
-    const answer = await get(here(`api/view?${query}`), { signal: opening.signal });
+    const answer = await get(here(`api/view?${query}`), { signal: opening.signal }).catch((error) => {
+      if (!opening.signal.aborted) throw error;
+    });
+    if (!answer || opening.signal.aborted) return false;
     this.#query = query;
     this.forget();
     this.token = answer.view;
@@ -35,6 +40,7 @@ export class View extends EventTarget {
     this.version = answer.version;
     this.ready = true;
     this.dispatchEvent(new Event("open"));
+    return true;
   }
 
   /** The row at a place, if it is loaded. */
@@ -114,9 +120,8 @@ export class View extends EventTarget {
     const loading = { stop, kept };
     loading.done = this.#fetch(page, stop.signal)
       .catch((error) => {
-        if (error.status === 410) return this.#renew();
-        if (!(error instanceof DOMException) && !stop.signal.aborted) this.#again(page, error);
-        return undefined;
+        if (stop.signal.aborted) return undefined;
+        return error.status === 410 ? this.#renew() : this.#again(error);
       })
       .finally(() => {
         if (this.#loading.get(page) === loading) this.#loading.delete(page);
@@ -134,7 +139,7 @@ export class View extends EventTarget {
     for (const row of rows) this.#place(row);
     this.#pages.set(page, rows);
     this.#drop();
-    this.dispatchEvent(new CustomEvent("rows", { detail: { from, to: from + rows.length } }));
+    this.dispatchEvent(new Event("rows"));
   }
 
   #place(row) {
@@ -167,8 +172,9 @@ export class View extends EventTarget {
     }
   }
 
-  #again(page, error) {
+  /** What is still wanted then is asked for again: whoever shows rows asks for those that are missing. */
+  #again(error) {
     this.dispatchEvent(new CustomEvent("trouble", { detail: error }));
-    if (error instanceof Failed) setTimeout(() => this.dispatchEvent(new CustomEvent("rows", { detail: { from: 0, to: 0 } })), 2000);
+    setTimeout(() => this.dispatchEvent(new Event("rows")), AGAIN_MS);
   }
 }

@@ -101,7 +101,7 @@ export class Viewer extends EventTarget {
     if (next) new Image().src = here(`i/${next.h}`);
     const size = row.w ? `${row.w[0]} × ${row.w[1]} pixels` : null;
     const facts = [
-      ["File", row.n], ["Size", size], ["Taken or changed", row.t ? ago(row.t) : null],
+      ["File", row.n], ["Size", size], ["Changed", row.t ? ago(row.t) : null],
       ["Cluster", row.k ?? null], ["Copies", row.d > 1 ? images(row.d) : null],
     ];
     byId("viewer-facts").replaceChildren(...facts.filter(([, value]) => value !== null).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
@@ -124,9 +124,13 @@ export class Viewer extends EventTarget {
   #classes(row) {
     const { project, keys, labelling } = this.#page;
     const { code } = labelling.labelAt(this.index);
+    const shared = { project, keys, plain: true };
     const buttons = [
-      ...project.data.classes.map((each, position) => classButton(each, position, { project, keys, pressed: code === each.id, guess: row.p === each.id && code === null, plain: true })),
-      ...STATES.map((each) => stateButton(each, { project, keys, pressed: code === each.code, plain: true })),
+      ...project.data.classes.map((each, position) => {
+        const guess = row.p === each.id && code === null;
+        return classButton(each, position, { ...shared, pressed: code === each.id, guess });
+      }),
+      ...STATES.map((each) => stateButton(each, { ...shared, pressed: code === each.code })),
     ];
     const list = byId("viewer-classes");
     const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
