@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::CatalogueError;
-use super::beliefs::{Beliefs, Believed};
+use super::beliefs::{Beliefs, Believed, ordered};
 use super::columns::{Columns, sorted};
 use super::groups::Groups;
 use super::marks::Marks;
@@ -38,7 +38,7 @@ impl Search<'_> {
             return Err(CatalogueError::NoClusters);
         }
         let filter = Filter::new(self);
-        let images = filter.pass(&self.all()?);
+        let mut images = filter.pass(&self.all()?);
         Ok(match self.query.order {
             Order::Unlabelled => in_buckets(&images, 2, |image| usize::from(self.label(image).is_some())),
             Order::Class => self.by_class(&images, |image| match self.label(image) {
@@ -54,10 +54,17 @@ impl Search<'_> {
             Order::Confidence => {
                 // Those the model knows nothing of stay last.
                 let known = images.partition_point(|&image| self.believed(image).is_some());
-                let (known, unknown) = images.split_at(known);
-                known.iter().rev().chain(unknown).copied().collect()
+                let unknown = images.split_off(known);
+                backwards(&mut images, |image| {
+                    self.believed(image).map(|believed| ordered(believed.confidence))
+                });
+                images.extend(unknown);
+                images
             }
-            Order::Newest => images.into_iter().rev().collect(),
+            Order::Newest => {
+                backwards(&mut images, |image| self.columns.modified_ns(image));
+                images
+            }
             Order::Doubt => self.taking_turns(&images),
             _ => images,
         })
@@ -171,6 +178,12 @@ impl Search<'_> {
             }
         })
     }
+}
+
+/// Turns an order by `key` around; images with the same key stay as they are.
+fn backwards<K: PartialEq>(images: &mut [u32], key: impl Fn(u32) -> K) {
+    images.reverse();
+    images.chunk_by_mut(|&a, &b| key(a) == key(b)).for_each(<[u32]>::reverse);
 }
 
 /// The images by the number of their bucket, else as they are. `bucket` is asked once for each, in order.

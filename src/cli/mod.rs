@@ -181,6 +181,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         if usage {
             return ExitCode::from(2);
         }
+        if matches!(cause.downcast_ref(), Some(crate::thumbs::ThumbError::Interrupted)) {
+            return ExitCode::from(130);
+        }
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {
             Some(ExperimentError::Train(error)) => {
