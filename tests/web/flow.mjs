@@ -45,6 +45,11 @@ let key = "";
 const projectFolder = path.join(folder, `project-${how}-${Date.now()}`);
 const here = (address) => at(`p/${key}/${address}`);
 
+const cells = () => page.locator(".row[aria-rowindex] .cell");
+const saved = () => page.waitForFunction(() => document.getElementById("saved").className === "saved all");
+/** What the image in a cell shows, by the name at the beginning of its words. */
+const shown = (words) => truth[words.split(",")[0].split("/").pop()];
+
 /** A page as it is: on a large screen, a telephone, and in the dark. */
 async function look(name, words) {
   await session.picture(page, name);
@@ -55,7 +60,7 @@ async function look(name, words) {
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 360, height: 740 });
   await session.picture(page, `${name}-360`);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   claim(`nothing sticks out on a narrow screen: ${words}`, wide <= 1, `${wide} px`);
   await page.setViewportSize({ width: 1440, height: 900 });
 }
@@ -94,6 +99,7 @@ async function newProject() {
   await session.accessible(page, "picker of folders");
   await page.keyboard.press("Escape");
   await page.locator("#images").fill("/etc");
+  await page.keyboard.press("Tab");
   await page.locator("#name").fill("Clothes <b>");
   for (const [place, name] of names.entries()) {
     if ((await page.locator(".class-row").count()) <= place) await page.locator("#add-class").click();
@@ -140,9 +146,6 @@ async function images() {
   await look("images-groups", "groups");
 }
 
-const cells = () => page.locator(".row[aria-rowindex] .cell");
-const saved = () => page.waitForFunction(() => document.getElementById("saved").className === "saved all");
-
 async function label() {
   await page.goto(here("label"));
   await page.waitForSelector(".cell:not(.loading)");
@@ -153,9 +156,6 @@ async function label() {
   claim(`${EACH} images of each class are labelled`, classes.every((each) => each.count === EACH), classes.map((each) => `${each.name} ${each.count}`).join(", "));
   await look("label", "label page");
 }
-
-/** What the image in a cell shows, by the name at the beginning of its words. */
-const shown = (words) => truth[words.split(",")[0].split("/").pop()];
 
 async function labelByMouse() {
   for (const name of names) {
