@@ -141,6 +141,8 @@ async function images() {
   await until(() => page.locator('.job-panel[data-kind="cluster"] .job-now').isVisible());
   await session.picture(page, "images-grouping");
   await job("cluster", 6);
+  // The page hears of the job's end a moment later than we do.
+  await until(async () => (await api(`p/${key}/api/project`)).has.clusters, 10_000);
   await page.goto(here("images"));
   claim("groups of like images are shown", (await page.locator(".clusters li").count()) >= 2, `${await page.locator(".clusters li").count()}`);
   await look("images-groups", "groups");
@@ -160,16 +162,15 @@ async function label() {
 async function labelByMouse() {
   for (const name of names) {
     await page.locator("#class-list button", { hasText: name }).click();
-    let done = 0;
-    for (let place = 0; done < EACH; place++) {
-      if (place >= (await cells().count())) {
+    for (let done = 0; done < EACH; done++) {
+      const words = await page.locator(".row[aria-rowindex] .cell").evaluateAll((all) => all.map((cell) => cell.getAttribute("aria-label")));
+      // A click may move the rows, so each is looked for anew.
+      const place = words.findIndex((each) => shown(each) === name && each.includes("not labelled"));
+      if (place < 0) {
         claim(`enough images of ${name} are in sight`, false, `${done}`);
         return;
       }
-      const cell = cells().nth(place);
-      if (shown(await cell.getAttribute("aria-label")) !== name) continue;
-      await cell.click();
-      done += 1;
+      await cells().nth(place).click();
     }
   }
 }
