@@ -131,6 +131,9 @@ pub fn run() -> ExitCode {
         Verb::Doctor(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
     };
+    if let Some(watched) = crate::report::watched() {
+        watched.finish();
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
