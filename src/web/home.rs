@@ -70,7 +70,7 @@ fn show(app: &AppState) -> Markup {
         }
         p.hint {
             "Looked for below " @for (index, root) in app.roots.all().iter().enumerate() { @if index > 0 { ", " } code { (root.display()) } }
-            ". Other folders are allowed with " code { "harvest serve --roots" } "."
+            ". Others are allowed with the option " code { "--roots" } " of " code { "harvest serve" } "."
         }
     })
 }

@@ -82,7 +82,7 @@ await session.picture(page, "images");
 // Its first page.
 
 await page.locator(".bar nav a").first().click();
-await page.waitForSelector(".loop");
+await page.waitForSelector("ol.loop");
 const next = page.locator('.loop [aria-current="step"]');
 claim("there is one next step: to label", (await next.count()) === 1 && (await next.textContent()).includes("Label"), await next.textContent());
 claim("names with markup are text", (await page.locator(".class-counts").textContent()).includes("<b>rust</b>"));
