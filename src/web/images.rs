@@ -21,7 +21,7 @@ use crate::config::{Sources, resolve};
 use crate::data::{ContentHash, Problem};
 
 /// Pictures shown of each cluster.
-const SAMPLES: usize = 8;
+const SAMPLES: usize = 9;
 /// Clusters shown with pictures.
 const CLUSTERS: usize = 200;
 
@@ -228,7 +228,7 @@ fn clusters(desk: &Desk) -> Result<Markup, WebError> {
                 @for (cluster, count) in clusters.iter().take(CLUSTERS) {
                     li.card {
                         h3 {
-                            a href={ "p/" (desk.key) "/label?cluster=" (cluster) } { "Group " (cluster + 1) }
+                            a href={ "p/" (desk.key) "/label?cluster=" (cluster) } { "Cluster " (cluster) }
                             span.muted { (thousands(*count as u64)) " images" }
                         }
                         div.strip { @for hash in samples(&catalogue, *cluster)? { (thumbnail(desk, &hash, "")) } }
