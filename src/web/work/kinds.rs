@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// Title of a job that a record names by its word.
+    /// The kind that a record names by its word.
     pub fn of_word(word: &str) -> Option<Self> {
         [Self::Scan, Self::Cluster, Self::Train, Self::LabelAll].into_iter().find(|kind| kind.word() == word)
     }

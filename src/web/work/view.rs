@@ -183,7 +183,7 @@ pub fn views(desk: &Desk, kind: Option<&str>, count: usize) -> Vec<View> {
     jobs.iter_mut().take(count).map(|job| View::of(desk, &ledger, job, false)).collect()
 }
 
-/// The names of a project's key and of a job in an address.
+/// The job that an address names.
 #[derive(Debug, Deserialize)]
 pub struct OfJob {
     /// The job's.
@@ -297,7 +297,7 @@ pub async fn forget(
     .await
 }
 
-/// `GET api/jobs/ID/files`: its script, what Slurm tells of it, and how many labels it was given.
+/// `GET api/jobs/ID/details`: its script, what Slurm tells of it, and how many labels it was given.
 pub async fn details(
     AtDesk(desk): AtDesk,
     UrlPath(at): UrlPath<OfJob>,
