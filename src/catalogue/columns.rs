@@ -8,6 +8,9 @@ use rayon::prelude::*;
 use crate::data::{ContentHash, ImageRecord, Manifest};
 use crate::project::ImageHash;
 
+/// Folders that a page lists.
+const FOLDERS: usize = 200;
+
 /// No image here.
 const FREE: u32 = u32::MAX;
 
@@ -34,6 +37,7 @@ pub(super) struct Columns {
     table: Vec<u32>,
     by_date: OnceLock<Vec<u32>>,
     by_folder: OnceLock<Vec<u32>>,
+    largest_folders: OnceLock<Vec<(String, usize)>>,
 }
 
 impl Columns {
@@ -60,6 +64,7 @@ impl Columns {
             table: Vec::new(),
             by_date: OnceLock::new(),
             by_folder: OnceLock::new(),
+            largest_folders: OnceLock::new(),
         };
         for image in images {
             columns.paths.push_str(&image.path);
@@ -175,15 +180,17 @@ impl Columns {
         self.by_folder.get_or_init(|| sorted(self.len(), |image| self.folder(image)))
     }
 
-    /// The `most` folders with most images, by name, each with the images directly in it.
-    pub(super) fn largest_folders(&self, most: usize) -> Vec<(String, usize)> {
-        let mut counts = vec![0usize; self.folders.len()];
-        self.heads().for_each(|image| counts[self.folder(image) as usize] += 1);
-        let mut largest: Vec<usize> = (0..counts.len()).collect();
-        largest.sort_by_key(|&folder| std::cmp::Reverse(counts[folder]));
-        largest.truncate(most);
-        largest.sort_unstable();
-        largest.into_iter().map(|folder| (self.folders[folder].clone(), counts[folder])).collect()
+    /// The folders with most images, by name, each with the images directly in it.
+    pub(super) fn largest_folders(&self) -> &[(String, usize)] {
+        self.largest_folders.get_or_init(|| {
+            let mut counts = vec![0usize; self.folders.len()];
+            self.heads().for_each(|image| counts[self.folder(image) as usize] += 1);
+            let mut largest: Vec<usize> = (0..counts.len()).collect();
+            largest.sort_by_key(|&folder| std::cmp::Reverse(counts[folder]));
+            largest.truncate(FOLDERS);
+            largest.sort_unstable();
+            largest.into_iter().map(|folder| (self.folders[folder].clone(), counts[folder])).collect()
+        })
     }
 }
 

@@ -178,9 +178,6 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
-/// Folders named in a [`Summary`].
-const FOLDERS: usize = 200;
-
 impl Catalogue {
     /// Reads the list of images, the newest clusters and what the newest finished run believes. `labels`: the current label of
     /// every image that has one; labels of images that are not in the list are left alone.
@@ -222,11 +219,15 @@ impl Catalogue {
     /// Reads clusters and beliefs again, after a job has made new ones. Views that are open stay as they are.
     pub fn refresh(&self) {
         let mut notes = Vec::new();
-        let groups = Groups::latest(&self.places, &self.columns).unwrap_or_else(|error| {
+        let (groups, beliefs) = rayon::join(
+            || Groups::latest(&self.places, &self.columns),
+            || Beliefs::latest(&self.places, &self.columns),
+        );
+        let groups = groups.unwrap_or_else(|error| {
             notes.push(crate::errors::chain(&error));
             None
         });
-        let beliefs = Beliefs::latest(&self.places, &self.columns).unwrap_or_else(|error| {
+        let beliefs = beliefs.unwrap_or_else(|error| {
             notes.push(crate::errors::chain(&error));
             None
         });
@@ -301,7 +302,7 @@ impl Catalogue {
             distinct: self.columns.distinct(),
             counts: self.marks.counts(),
             clusters: found.groups.as_ref().map(|groups| groups.sizes(&self.columns)).unwrap_or_default(),
-            folders: self.columns.largest_folders(FOLDERS),
+            folders: self.columns.largest_folders().to_vec(),
             grouped: found.groups.is_some(),
             run: found.beliefs.map(|beliefs| beliefs.run.clone()),
             version: self.version(),

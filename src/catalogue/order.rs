@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::CatalogueError;
-use super::beliefs::{Beliefs, Believed};
+use super::beliefs::{Beliefs, Believed, ordered};
 use super::columns::{Columns, sorted};
 use super::groups::Groups;
 use super::marks::Marks;
@@ -38,9 +38,12 @@ impl Search<'_> {
             return Err(CatalogueError::NoClusters);
         }
         let filter = Filter::new(self);
-        let images = filter.pass(&self.all()?);
+        let mut images = filter.pass(&self.all()?);
         Ok(match self.query.order {
-            Order::Unlabelled => in_buckets(&images, 2, |image| usize::from(self.label(image).is_some())),
+            Order::Unlabelled => {
+                let label = |image: &u32| u32::from(self.label(*image).is_some());
+                in_buckets(&images, 2, &images.par_iter().map(label).collect::<Vec<u32>>())
+            }
             Order::Class => self.by_class(&images, |image| match self.label(image) {
                 Some(Label::Class(id)) => Ok(id),
                 Some(Label::NotSure) => Err(0),
@@ -54,10 +57,17 @@ impl Search<'_> {
             Order::Confidence => {
                 // Those the model knows nothing of stay last.
                 let known = images.partition_point(|&image| self.believed(image).is_some());
-                let (known, unknown) = images.split_at(known);
-                known.iter().rev().chain(unknown).copied().collect()
+                let unknown = images.split_off(known);
+                backwards(&mut images, |image| {
+                    self.believed(image).map(|believed| ordered(believed.confidence))
+                });
+                images.extend(unknown);
+                images
             }
-            Order::Newest => images.into_iter().rev().collect(),
+            Order::Newest => {
+                backwards(&mut images, |image| self.columns.modified_ns(image));
+                images
+            }
             Order::Doubt => self.taking_turns(&images),
             _ => images,
         })
@@ -118,69 +128,82 @@ impl Search<'_> {
     }
 
     /// By class as displayed, then by what else there is, in the order of its numbers 0 to 3.
-    fn by_class(&self, images: &[u32], class: impl Fn(u32) -> Result<u16, usize>) -> Vec<u32> {
+    fn by_class(&self, images: &[u32], class: impl Fn(u32) -> Result<u16, usize> + Sync) -> Vec<u32> {
         let shown = &self.query.classes;
         let mut rank = vec![0usize; 1 << 16];
         // Classes that are not displayed come behind those that are.
         (0..rank.len()).for_each(|id| rank[id] = shown.len() + id);
         shown.iter().enumerate().for_each(|(place, &id)| rank[usize::from(id)] = place);
         let classes = shown.len() + (1 << 16);
-        in_buckets(images, classes + 4, |image| match class(image) {
-            Ok(id) => rank[usize::from(id)],
-            Err(other) => classes + other,
-        })
+        let bucket = |image: &u32| match class(*image) {
+            Ok(id) => rank[usize::from(id)] as u32,
+            Err(other) => (classes + other) as u32,
+        };
+        in_buckets(images, classes + 4, &images.par_iter().map(bucket).collect::<Vec<u32>>())
     }
 
     /// What helps most: unlabelled images first, of these none that is nearly the same as another, and of these one of each
     /// class (or cluster) after the other.
     fn taking_turns(&self, images: &[u32]) -> Vec<u32> {
-        let mut turns = std::collections::HashMap::<u32, usize>::new();
+        // Rounds of near-duplicates and of labelled images, behind all others.
+        const NEAR: u32 = u32::MAX - 1;
+        const LABELLED: u32 = u32::MAX;
+        // By class or cluster, however these are numbered.
+        let mut turns: Vec<u32> = Vec::new();
+        let mut seen = vec![false; self.columns.len()];
         let mut most = 0;
-        let mut near = std::collections::HashSet::new();
-        // In which round each image has its turn; the last two are those of near-duplicates and of labelled images.
-        let rounds: Vec<Option<usize>> = images
-            .iter()
-            .map(|&image| {
-                let first = self.columns.first(image);
-                if self.marks.get(first).is_some() {
-                    return None;
-                }
-                if let Some(groups) = self.groups
-                    && groups.has_near(first)
-                    && !near.insert(groups.near(first))
-                {
-                    return Some(usize::MAX);
-                }
-                let kind = match (self.believed(image), self.groups) {
-                    (Some(believed), _) => u32::from(believed.class),
-                    (None, Some(groups)) => groups.cluster(first).unwrap_or(u32::MAX),
-                    (None, None) => u32::MAX,
-                };
-                let turn = turns.entry(kind).or_default();
-                *turn += 1;
-                most = most.max(*turn);
-                Some(*turn - 1)
-            })
-            .collect();
-        let mut place = 0;
-        in_buckets(images, most + 2, |_| {
-            place += 1;
-            match rounds[place - 1] {
-                Some(round) => round.min(most),
-                None => most + 1,
+        let mut rounds: Vec<u32> = Vec::with_capacity(images.len());
+        for &image in images {
+            let first = self.columns.first(image);
+            if self.marks.get(first).is_some() {
+                rounds.push(LABELLED);
+                continue;
             }
-        })
+            if let Some(groups) = self.groups
+                && groups.has_near(first)
+                && std::mem::replace(&mut seen[groups.near(first) as usize], true)
+            {
+                rounds.push(NEAR);
+                continue;
+            }
+            let kind = match (self.believed(image), self.groups) {
+                (Some(believed), _) => 1 + usize::from(believed.class),
+                // What the model has not seen takes its turns as a class of its own.
+                (None, _) if self.beliefs.is_some() => 0,
+                (None, Some(groups)) => {
+                    groups.cluster(first).map_or(0, |cluster| 1 + cluster as usize % 65_536)
+                }
+                (None, None) => 0,
+            };
+            if kind >= turns.len() {
+                turns.resize(kind + 1, 0);
+            }
+            rounds.push(turns[kind]);
+            turns[kind] += 1;
+            most = most.max(turns[kind]);
+        }
+        rounds.iter_mut().for_each(|round| match *round {
+            NEAR => *round = most,
+            LABELLED => *round = most + 1,
+            _ => {}
+        });
+        in_buckets(images, most as usize + 2, &rounds)
     }
 }
 
-/// The images by the number of their bucket, else as they are. `bucket` is asked once for each, in order.
-fn in_buckets(images: &[u32], buckets: usize, mut bucket: impl FnMut(u32) -> usize) -> Vec<u32> {
-    let numbers: Vec<u32> = images.iter().map(|&image| bucket(image) as u32).collect();
+/// Turns an order by `key` around; images with the same key stay as they are.
+fn backwards<K: PartialEq>(images: &mut [u32], key: impl Fn(u32) -> K) {
+    images.reverse();
+    images.chunk_by_mut(|&a, &b| key(a) == key(b)).for_each(<[u32]>::reverse);
+}
+
+/// The images by the number of their bucket, else as they are.
+fn in_buckets(images: &[u32], buckets: usize, numbers: &[u32]) -> Vec<u32> {
     let mut next = vec![0usize; buckets + 1];
     numbers.iter().for_each(|&number| next[number as usize + 1] += 1);
     (1..next.len()).for_each(|number| next[number] += next[number - 1]);
     let mut sorted = vec![0; images.len()];
-    for (&image, &number) in images.iter().zip(&numbers) {
+    for (&image, &number) in images.iter().zip(numbers) {
         let place = &mut next[number as usize];
         sorted[*place] = image;
         *place += 1;
@@ -278,5 +301,6 @@ fn contains(path: &str, text: &str) -> bool {
     }
     // Most paths are plain, and a million new strings take longer than all else.
     let (path, text) = (path.as_bytes(), text.as_bytes());
-    path.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text))
+    let fits = |part: &[u8]| part[0].eq_ignore_ascii_case(&text[0]) && part.eq_ignore_ascii_case(text);
+    path.windows(text.len()).any(fits)
 }

@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 
 use super::CatalogueError;
 use crate::experiment::ExperimentError;
@@ -88,7 +89,7 @@ impl Table {
         file.seek(SeekFrom::Start(0)).map_err(words)?;
         let mut header = vec![0; 8 + length as usize];
         file.read_exact(&mut header).map_err(words)?;
-        let (_, tensors) = SafeTensors::read_metadata(&header).map_err(|error| error.to_string())?;
+        let tensors: Metadata = serde_json::from_slice(&header[8..]).map_err(|error| error.to_string())?;
         let found = tensors.info("features").ok_or("it holds no features")?;
         let &[count, dim] = found.shape.as_slice() else {
             return Err("its features are no table".to_owned());

@@ -131,6 +131,9 @@ pub fn run() -> ExitCode {
         Verb::Doctor(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
     };
+    if let Some(watched) = crate::report::watched() {
+        watched.finish();
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -177,6 +180,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             || matches!(cause.downcast_ref(), Some(ExperimentError::NoRoot));
         if usage {
             return ExitCode::from(2);
+        }
+        if matches!(cause.downcast_ref(), Some(crate::thumbs::ThumbError::Interrupted)) {
+            return ExitCode::from(130);
         }
         // Transparent variants hide the cause they pass on.
         match cause.downcast_ref() {

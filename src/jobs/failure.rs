@@ -32,18 +32,17 @@ const CAUSES: [Cause; 12] = [
         None,
     ),
     (
-        &["different labelled images", "no labels are known", "nothing to label"],
+        &["different labelled images", "no labels are known"],
         "There are too few labels.",
         "Label a few more images of each class, then train again.",
         Some("label"),
     ),
     (
         &[
+            "that the disk is connected",
             "there are no images at",
-            "holds no images",
-            "is not a folder",
-            "cannot read the image",
-            "images are gone",
+            "no usable image in",
+            "changed since the scan",
         ],
         "The images are not where they were.",
         "See that their folder is there and may be read, and look at the images again. Then press Resume.",
@@ -74,7 +73,7 @@ const CAUSES: [Cause; 12] = [
         None,
     ),
     (
-        &["cuda", "no gpu", "device is not there"],
+        &["cuda"],
         "The GPU could not be used.",
         "Train on the processor instead (Advanced, device), or on a machine with a GPU.",
         Some("train"),
@@ -86,7 +85,7 @@ const CAUSES: [Cause; 12] = [
         None,
     ),
     (
-        &["did not find each other", "lost rank", "is lost", "silent for"],
+        &["could not connect", "last seen at step"],
         "Its parts on several machines lost each other.",
         "A machine or the network failed. Press Resume: it goes on from what was saved last.",
         None,

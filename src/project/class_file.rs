@@ -199,6 +199,13 @@ fn edited(text: &str, old: &Classes, new: &Classes) -> Option<String> {
     let mut document: DocumentMut = text.parse().ok()?;
     let table = document.entry("classes").or_insert_with(|| Item::Table(Table::new()));
     let style = Style::of(table);
+    let plain = new.order.is_sorted();
+    if !plain
+        && old.order != new.order
+        && let Item::Table(table) = &mut *table
+    {
+        give_header(table);
+    }
     let classes = table.as_table_like_mut()?;
     let (was, is) = (by_number(old), by_number(new));
     for (id, now) in &is {
@@ -229,12 +236,26 @@ fn edited(text: &str, old: &Classes, new: &Classes) -> Option<String> {
             }
         }
     }
-    let plain = new.order.is_sorted();
     if (!plain || classes.contains_key("order")) && old.order != new.order {
         let order: toml_edit::Array = new.order.iter().map(|id| i64::from(*id)).collect();
         set(line(classes, "order"), order);
     }
     Some(document.to_string())
+}
+
+/// Where only tables inside `classes` have headers, the first of them hands what stands above it to the new one.
+fn give_header(classes: &mut Table) {
+    if !classes.is_implicit() || classes.is_dotted() {
+        return;
+    }
+    classes.set_implicit(false);
+    let first = classes.iter_mut().find_map(|(_, item)| item.as_table_mut());
+    let above = first.map(|first| {
+        let above = first.decor().prefix().cloned().unwrap_or_default();
+        first.decor_mut().set_prefix("\n");
+        above
+    });
+    classes.decor_mut().set_prefix(above.unwrap_or_default());
 }
 
 struct State<'a> {

@@ -185,7 +185,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).expect("readable");
         for (old, new, words) in [
             ("not sure", "perhaps", "`perhaps` is no label"),
-            (":1,", ":7,", "there is no class 7"),
+            ("01\":1,", "01\":7,", "there is no class 7"),
             ("0101", "01xx", "is no content hash"),
             ("\"version\":1", "\"version\":2", "its version is 2"),
             ("{", "", "damaged"),

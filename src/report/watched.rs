@@ -49,6 +49,7 @@ pub struct WatchedState {
 /// The file, and what is to be in it.
 pub struct Watched {
     shared: Arc<Mutex<Shared>>,
+    path: PathBuf,
 }
 
 struct Shared {
@@ -62,7 +63,6 @@ struct Shared {
 const PHASES: [(&str, &str, &str); 17] = [
     ("decoding images", "look", "Looking at your images"),
     ("reading images", "look", "Looking at your images"),
-    ("thumbnails", "thumbnails", "Making small pictures for the page"),
     ("making thumbnails", "thumbnails", "Making small pictures for the page"),
     ("preparing training images", "prepare", "Making smaller copies"),
     ("copying training images to this node", "copy", "Copying the images to the machine that computes"),
@@ -77,6 +77,7 @@ const PHASES: [(&str, &str, &str); 17] = [
     ("report", "report", "Writing the report"),
     ("labelling", "label", "Labelling every image"),
     ("predicting", "predict", "Asking the model about the images"),
+    ("pseudo-labels", "predict", "Asking the models about the unlabelled images"),
 ];
 
 /// The file that the environment names, if it does, and this is the first rank.
@@ -98,6 +99,7 @@ impl Watched {
             WatchedState { words: "Starting".into(), phase: "start".into(), ..WatchedState::default() };
         let shared = Arc::new(Mutex::new(Shared { state, first: None, changed: true }));
         let seen = Arc::downgrade(&shared);
+        let own = path.clone();
         std::thread::spawn(move || {
             let mut written = Instant::now();
             while let Some(shared) = seen.upgrade() {
@@ -109,13 +111,19 @@ impl Watched {
                 };
                 drop(shared);
                 if let Some(state) = state {
-                    write(&path, state);
+                    write(&own, state);
                     written = Instant::now();
                 }
                 std::thread::sleep(INTERVAL);
             }
         });
-        Self { shared }
+        Self { shared, path }
+    }
+
+    /// Writes what is known, before the process ends and with it the thread that writes.
+    pub fn finish(&self) {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        write(&self.path, shared.state.clone());
     }
 
     fn change(&self, act: impl FnOnce(&mut Shared)) {
@@ -204,6 +212,9 @@ fn named(label: &str) -> (String, String) {
 
 /// Replaces the file, without waiting for the disk: it tells of now, and is of no use after a power cut.
 fn write(path: &Path, mut state: WatchedState) {
+    // Two threads write when the process ends.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     state.at = now.map_or(0, |time| time.as_secs());
     let draft = path.with_extension("writing");

@@ -45,6 +45,11 @@ let key = "";
 const projectFolder = path.join(folder, `project-${how}-${Date.now()}`);
 const here = (address) => at(`p/${key}/${address}`);
 
+const cells = () => page.locator(".row[aria-rowindex] .cell");
+const saved = () => page.waitForFunction(() => document.getElementById("saved").className === "saved all");
+/** What the image in a cell shows, by the name at the beginning of its words. */
+const shown = (words) => truth[words.split(",")[0].split("/").pop()];
+
 /** A page as it is: on a large screen, a telephone, and in the dark. */
 async function look(name, words) {
   await session.picture(page, name);
@@ -55,7 +60,7 @@ async function look(name, words) {
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 360, height: 740 });
   await session.picture(page, `${name}-360`);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   claim(`nothing sticks out on a narrow screen: ${words}`, wide <= 1, `${wide} px`);
   await page.setViewportSize({ width: 1440, height: 900 });
 }
@@ -94,6 +99,7 @@ async function newProject() {
   await session.accessible(page, "picker of folders");
   await page.keyboard.press("Escape");
   await page.locator("#images").fill("/etc");
+  await page.keyboard.press("Tab");
   await page.locator("#name").fill("Clothes <b>");
   for (const [place, name] of names.entries()) {
     if ((await page.locator(".class-row").count()) <= place) await page.locator("#add-class").click();
@@ -135,13 +141,12 @@ async function images() {
   await until(() => page.locator('.job-panel[data-kind="cluster"] .job-now').isVisible());
   await session.picture(page, "images-grouping");
   await job("cluster", 6);
+  // The page hears of the job's end a moment later than we do.
+  await until(async () => (await api(`p/${key}/api/project`)).has.clusters, 10_000);
   await page.goto(here("images"));
   claim("groups of like images are shown", (await page.locator(".clusters li").count()) >= 2, `${await page.locator(".clusters li").count()}`);
   await look("images-groups", "groups");
 }
-
-const cells = () => page.locator(".row[aria-rowindex] .cell");
-const saved = () => page.waitForFunction(() => document.getElementById("saved").className === "saved all");
 
 async function label() {
   await page.goto(here("label"));
@@ -154,22 +159,18 @@ async function label() {
   await look("label", "label page");
 }
 
-/** What the image in a cell shows, by the name at the beginning of its words. */
-const shown = (words) => truth[words.split(",")[0].split("/").pop()];
-
 async function labelByMouse() {
   for (const name of names) {
     await page.locator("#class-list button", { hasText: name }).click();
-    let done = 0;
-    for (let place = 0; done < EACH; place++) {
-      if (place >= (await cells().count())) {
+    for (let done = 0; done < EACH; done++) {
+      const words = await page.locator(".row[aria-rowindex] .cell").evaluateAll((all) => all.map((cell) => cell.getAttribute("aria-label")));
+      // A click may move the rows, so each is looked for anew.
+      const place = words.findIndex((each) => shown(each) === name && each.includes("not labelled"));
+      if (place < 0) {
         claim(`enough images of ${name} are in sight`, false, `${done}`);
         return;
       }
-      const cell = cells().nth(place);
-      if (shown(await cell.getAttribute("aria-label")) !== name) continue;
-      await cell.click();
-      done += 1;
+      await cells().nth(place).click();
     }
   }
 }

@@ -47,9 +47,18 @@ pub(super) fn thumbnails(folder: &Path) -> Result<ThumbnailSpeed, PageError> {
             times.push(begin.elapsed().as_secs_f64() * 1e3);
             Ok::<(), PageError>(())
         };
-        time(&mut whole, &|| Ok(loader.with(&image.path, drop)?))?;
-        time(&mut reduced, &|| Ok(loader.with_reduced(&image.path, SIDE, drop)?))?;
-        time(&mut all, &|| Ok(drop(draw(&loader, image)?)))?;
+        time(&mut whole, &|| {
+            loader.with(&image.path, drop)?;
+            Ok(())
+        })?;
+        time(&mut reduced, &|| {
+            loader.with_reduced(&image.path, SIDE, drop)?;
+            Ok(())
+        })?;
+        time(&mut all, &|| {
+            draw(&loader, image)?;
+            Ok(())
+        })?;
     }
     let middle = |mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);

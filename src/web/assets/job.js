@@ -1,6 +1,6 @@
 // A job as it goes: on its own page, and in panels of other pages that start and watch one.
 
-import { here, get, post, make, toast, count, url, project } from "./base.js";
+import { here, get, post, make, toast, count, project } from "./base.js";
 import { curve } from "./curve.js";
 
 const OVER = new Set(["done", "stopped", "failed"]);
@@ -93,7 +93,8 @@ function report() {
     const progress = job.progress;
     chip.dataset.state = job.state;
     put(chip, job.state);
-    put(words, job.words);
+    // "Failed" once is enough.
+    put(words, job.words.toLowerCase() === job.state ? "" : job.words);
     const going = job.state === "running" || job.state === "stopping";
     bar.hidden = !going;
     if (progress?.total > 0) bar.value = progress.position / progress.total;

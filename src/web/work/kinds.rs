@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::WebError;
-use crate::config::{Override, Resolved, Sources, resolve};
+use crate::config::{Config, Override, Resolved, Sources, Tables, read_document, resolve};
 use crate::project::{Project, Run};
 
 /// What a job does.
@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// Title of a job that a record names by its word.
+    /// The kind that a record names by its word.
     pub fn of_word(word: &str) -> Option<Self> {
         [Self::Scan, Self::Cluster, Self::Train, Self::LabelAll].into_iter().find(|kind| kind.word() == word)
     }
@@ -96,12 +96,16 @@ impl Kind {
             if settings.with_baseline && !is_supervised(settings) {
                 arguments.push("--with-baseline".into());
             }
-            if let Some(run) = settings.from.as_deref().filter(|run| !run.is_empty()) {
+            if let Some(run) = from(settings) {
                 let weights = run_folder(project, run)?.join("bundle").join("model.safetensors");
                 if !weights.is_file() {
                     return Err(WebError::Bad(format!("the run `{run}` has no model to start from")));
                 }
                 arguments.extend(["--pretrained".into(), text(weights)?]);
+                // A model goes on as what it is.
+                for (key, value) in model_of(project, run, settings)? {
+                    arguments.extend(["--set".into(), format!("{key}={value}")]);
+                }
             }
         }
         if settings.fresh && matches!(self, Self::Train | Self::Cluster) {
@@ -134,6 +138,39 @@ impl Kind {
 /// The keys that were given a value.
 fn said(settings: &Settings) -> impl Iterator<Item = (&String, &str)> {
     settings.set.iter().map(|(key, value)| (key, value.trim())).filter(|(_, value)| !value.is_empty())
+}
+
+/// Name of the run whose model a training starts from.
+fn from(settings: &Settings) -> Option<&str> {
+    settings.from.as_deref().filter(|run| !run.is_empty())
+}
+
+/// The settings by which a network is the one of `run`, but for those that were said.
+fn model_of(
+    project: &Project,
+    run: &str,
+    settings: &Settings,
+) -> Result<Vec<(&'static str, String)>, WebError> {
+    let path = run_folder(project, run)?.join("config.toml");
+    let own =
+        read_document::<Config>(&path, Tables::All).map_err(|error| WebError::Bad(error.to_string()))?;
+    let own = own.value.model;
+    let known =
+        [("model.name", Some(own.name)), ("model.image_size", own.image_size.map(|size| size.to_string()))];
+    let mut wanted = Vec::new();
+    for (key, value) in known {
+        let Some(value) = value else { continue };
+        match said(settings).find(|(other, _)| *other == key) {
+            None => wanted.push((key, value)),
+            Some((_, other)) if key == "model.name" && other != value => {
+                return Err(WebError::Bad(format!(
+                    "`model.name` is {other}, but the model to continue from is {value}; leave it empty, or start from scratch"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(wanted)
 }
 
 fn is_supervised(settings: &Settings) -> bool {

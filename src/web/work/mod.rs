@@ -16,7 +16,6 @@ mod watch;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::error::WebError;
 use super::state::App;
 
 pub use kinds::Kind;
@@ -35,12 +34,4 @@ pub fn routes() -> Router<App> {
         .route("/api/jobs/{id}/stop", post(view::stop))
         .route("/api/jobs/{id}/resume", post(view::resume))
         .route("/api/jobs/{id}/forget", post(view::forget))
-}
-
-/// Runs what waits for disks and schedulers where it keeps nobody waiting.
-async fn in_background<T: Send + 'static>(
-    act: impl FnOnce() -> Result<T, WebError> + Send + 'static,
-) -> Result<T, WebError> {
-    let done = tokio::task::spawn_blocking(act).await;
-    done.unwrap_or_else(|_| Err(WebError::Bad("the server failed at this; its log tells more".into())))
 }

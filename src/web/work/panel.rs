@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::super::desk::{AtDesk, Desk};
 use super::super::error::WebError;
 use super::super::layout::{Page, Part};
-use super::in_background;
+use super::super::off_thread;
 use super::kinds::Kind;
 use super::view::{OfJob, views};
 use crate::jobs::Ledger;
@@ -31,7 +31,7 @@ pub fn panel(desk: &Desk, kind: Kind, button: &str, fields: Markup) -> Markup {
 
 /// `p/KEY/jobs/ID`
 pub async fn page(AtDesk(desk): AtDesk, UrlPath(at): UrlPath<OfJob>) -> Result<Markup, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let job = Ledger::of(desk.project().dir()).find(&at.id)?;
         let title = &job.record.title;
         let part = if Kind::of_word(&job.record.kind)

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::desk::{AtDesk, Desk, Event};
 use super::super::error::WebError;
+use super::super::off_thread;
 use super::super::security::Visitor;
 use super::kinds::{Kind, Settings};
 use super::train::{FEWEST, label_counts};
-use super::{in_background, watch};
+use super::watch;
 use crate::config::Site;
 use crate::experiment::ExperimentError;
 use crate::jobs::{JobPlan, LABELS, Ledger, Place, Record, Task, Wish, plan};
@@ -178,7 +179,7 @@ pub async fn plan_job(
     Json(ask): Json<serde_json::Value>,
 ) -> Result<Json<Planned>, WebError> {
     let ask = Ask::read(ask)?;
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let project = desk.project();
         let folder = project.dir().join("jobs").join(NO_FOLDER);
         let script = ask.script(&ask.plan(&project, &folder)?)?;
@@ -196,7 +197,7 @@ pub async fn start_job(
     let ask = Ask::read(ask)?;
     let labels = if ask.kind.takes_labels() { desk.scribe.current().await? } else { BTreeMap::new() };
     let at: Arc<Desk> = desk.clone();
-    let id = in_background(move || ask.start(&at, labels, &visitor.name)).await?;
+    let id = off_thread(move || ask.start(&at, labels, &visitor.name)).await?;
     watch::begin(&desk, Some(&id));
     desk.tell(Event::Job { id: id.clone() });
     Ok(Json(Started { id }))

@@ -8,9 +8,10 @@ use maud::{Markup, html};
 use super::super::desk::{AtDesk, Desk};
 use super::super::error::WebError;
 use super::super::layout::{Page, Part};
+use super::super::off_thread;
+use super::form;
 use super::kinds::{Kind, Settings};
 use super::view::{View, views};
-use super::{form, in_background};
 use crate::config::Site;
 use crate::experiment::Finished;
 use crate::jobs::Slurm;
@@ -22,7 +23,7 @@ pub const FEWEST: usize = 4;
 
 /// `p/KEY/train`
 pub async fn page(AtDesk(desk): AtDesk) -> Result<Html<String>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let content = content(&desk)?;
         let page = Page {
             title: "Train",
@@ -74,13 +75,14 @@ fn content(desk: &Desk) -> Result<Markup, WebError> {
         }
         form #train data-ready=(ready) {
             label.choice {
-                input type="checkbox" name="with_baseline" checked;
+                input type="checkbox" name="with_baseline" checked[last.is_none()];
                 span { "Did the unlabelled images help? " }
-                small.hint { "Trains a second time on the labelled images alone and compares the two. Takes up to twice as long." }
+                small.hint { "Trains a second time on the labelled images alone and compares the two. Takes up to twice as long."
+                    @if last.is_some() { " Both begin with the last model, if that is chosen." } }
             }
             @if let Some(last) = &last {
                 label.choice {
-                    input type="checkbox" name="from" value=(last.name);
+                    input type="checkbox" name="from" value=(last.name) checked;
                     span { "Continue from the last model " }
                     small.hint { (last.summary) ". The new training begins with what that model knows; the old one stays as it is." }
                 }

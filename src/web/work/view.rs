@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::desk::{AtDesk, Desk};
 use super::super::error::WebError;
+use super::super::off_thread;
 use super::super::security::Visitor;
 use super::kinds::Kind;
-use super::{in_background, watch};
+use super::watch;
 use crate::jobs::{Explanation, Job, JobState, LABELS, Ledger, PROGRESS, Place, Queue, explain};
 use crate::project::{Run, RunState};
 use crate::report::{MetricsTable, WatchedState};
@@ -66,7 +67,7 @@ struct Can {
 impl View {
     /// Of `job`, as it stands now.
     pub fn of(desk: &Desk, ledger: &Ledger, job: &mut Job, whole: bool) -> Self {
-        let standing = ledger.look(job);
+        let standing = desk.watching.standing(ledger, job);
         let state = standing.state;
         let progress = WatchedState::read(&job.folder.join(PROGRESS));
         let record = &job.record;
@@ -168,7 +169,7 @@ pub struct Which {
 
 /// All jobs, the latest first.
 pub async fn list(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Json<All>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         Ok(Json(All { jobs: views(&desk, which.kind.as_deref(), which.count.unwrap_or(200)) }))
     })
     .await
@@ -182,7 +183,7 @@ pub fn views(desk: &Desk, kind: Option<&str>, count: usize) -> Vec<View> {
     jobs.iter_mut().take(count).map(|job| View::of(desk, &ledger, job, false)).collect()
 }
 
-/// The names of a project's key and of a job in an address.
+/// The job that an address names.
 #[derive(Debug, Deserialize)]
 pub struct OfJob {
     /// The job's.
@@ -191,12 +192,18 @@ pub struct OfJob {
 
 /// `GET api/jobs/ID`
 pub async fn one(AtDesk(desk): AtDesk, UrlPath(at): UrlPath<OfJob>) -> Result<Json<View>, WebError> {
-    in_background(move || {
+    let here = desk.clone();
+    let view = off_thread(move || -> Result<_, WebError> {
         let ledger = Ledger::of(desk.project().dir());
         let mut job = ledger.find(&at.id)?;
-        Ok(Json(View::of(&desk, &ledger, &mut job, true)))
+        Ok(View::of(&desk, &ledger, &mut job, true))
     })
-    .await
+    .await?;
+    if !view.state.is_over() {
+        // Somebody else may have started it, `harvest launch` for one.
+        watch::begin(&here, None);
+    }
+    Ok(Json(view))
 }
 
 /// The curves of a training: each a list of step and value.
@@ -209,7 +216,7 @@ pub struct Curves {
 
 /// `GET api/jobs/ID/curves`
 pub async fn curves(AtDesk(desk): AtDesk, UrlPath(at): UrlPath<OfJob>) -> Result<Json<Curves>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let job = Ledger::of(desk.project().dir()).find(&at.id)?;
         let progress = WatchedState::read(&job.folder.join(PROGRESS));
         let folder = progress.and_then(|progress| progress.folder);
@@ -247,10 +254,11 @@ pub async fn stop(
     visitor: Visitor,
     UrlPath(at): UrlPath<OfJob>,
 ) -> Result<Json<View>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let ledger = Ledger::of(desk.project().dir());
         let mut job = ledger.find(&at.id)?;
         ledger.stop(&mut job, &visitor.name)?;
+        desk.watching.changed(&at.id);
         Ok(Json(View::of(&desk, &ledger, &mut job, true)))
     })
     .await
@@ -263,10 +271,11 @@ pub async fn resume(
     UrlPath(at): UrlPath<OfJob>,
 ) -> Result<Json<View>, WebError> {
     let (here, id) = (desk.clone(), at.id.clone());
-    let view = in_background(move || {
+    let view = off_thread(move || -> Result<_, WebError> {
         let ledger = Ledger::of(desk.project().dir());
         let mut job = ledger.find(&at.id)?;
         ledger.resume(&mut job, &visitor.name)?;
+        desk.watching.changed(&at.id);
         Ok(Json(View::of(&desk, &ledger, &mut job, true)))
     })
     .await?;
@@ -280,7 +289,7 @@ pub async fn forget(
     _: Visitor,
     UrlPath(at): UrlPath<OfJob>,
 ) -> Result<Json<serde_json::Value>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let ledger = Ledger::of(desk.project().dir());
         ledger.forget(ledger.find(&at.id)?)?;
         Ok(Json(serde_json::json!({ "forgotten": at.id })))
@@ -288,12 +297,12 @@ pub async fn forget(
     .await
 }
 
-/// `GET api/jobs/ID/files`: its script, what Slurm tells of it, and how many labels it was given.
+/// `GET api/jobs/ID/details`: its script, what Slurm tells of it, and how many labels it was given.
 pub async fn details(
     AtDesk(desk): AtDesk,
     UrlPath(at): UrlPath<OfJob>,
 ) -> Result<Json<serde_json::Value>, WebError> {
-    in_background(move || {
+    off_thread(move || -> Result<_, WebError> {
         let ledger = Ledger::of(desk.project().dir());
         let job = ledger.find(&at.id)?;
         let labels = crate::project::FrozenLabels::read(&job.folder.join(LABELS)).ok();

@@ -1,19 +1,21 @@
 //! Tells all who have a page open when a job has changed its state.
 //!
-//! A task for each project looks at its running jobs, as long as there are any: at files of jobs on this machine twice a second,
-//! and not more often than every five seconds at Slurm, whose controller has others to serve.
+//! A task for each project looks at its jobs twice a second, as long as any goes on. That reads files; Slurm is asked about a job
+//! every few seconds only, however many people watch: its controller has others to serve.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::desk::{Desk, Event};
 use super::kinds::Kind;
-use crate::jobs::{JobState, Ledger, Place};
+use crate::jobs::{Job, JobState, Ledger, Place, Standing};
 
 const INTERVAL: Duration = Duration::from_millis(500);
-const SLURM_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long an answer of Slurm's is good for.
+const SLURM_INTERVAL: Duration = Duration::from_secs(4);
 
 /// What is known of a project's jobs that go on.
 #[derive(Debug, Default)]
@@ -22,6 +24,40 @@ pub struct Watching {
     on: AtomicBool,
     /// Their states when it last looked.
     known: Mutex<HashMap<String, JobState>>,
+    /// What Slurm said of them, and when.
+    answers: Mutex<HashMap<String, (Instant, Standing)>>,
+}
+
+impl Watching {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, JobState>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<String, (Instant, Standing)>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How `job` stands, by Slurm's word of a moment ago if there is one.
+    pub fn standing(&self, ledger: &Ledger, job: &mut Job) -> Standing {
+        if job.record.place == Place::Here || job.record.ended.is_some() {
+            return ledger.look(job);
+        }
+        let id = job.id().to_owned();
+        let fresh = |(asked, _): &&(Instant, Standing)| asked.elapsed() < SLURM_INTERVAL;
+        if let Some((_, standing)) = self.answers().get(&id).filter(fresh) {
+            return standing.clone();
+        }
+        let standing = ledger.look(job);
+        let mut answers = self.answers();
+        answers.retain(|_, answer| fresh(&&*answer));
+        answers.insert(id, (Instant::now(), standing.clone()));
+        standing
+    }
+
+    /// What was said of the job holds no longer.
+    pub fn changed(&self, id: &str) {
+        self.answers().remove(id);
+    }
 }
 
 /// Watches the jobs of `desk` until all have ended; nothing happens outside of a server, or if that is being done already.
@@ -37,16 +73,12 @@ pub fn begin(desk: &Arc<Desk>, started: Option<&str>) {
     }
     let desk = desk.clone();
     runtime.spawn(async move {
-        let mut slurm_asked: Option<Instant> = None;
         loop {
-            let ask_slurm = slurm_asked.is_none_or(|asked| asked.elapsed() >= SLURM_INTERVAL);
-            if ask_slurm {
-                slurm_asked = Some(Instant::now());
-            }
             let at = desk.clone();
-            let Ok(seen) = tokio::task::spawn_blocking(move || look(&at, ask_slurm)).await else {
+            let Ok(seen) = tokio::task::spawn_blocking(move || look(&at)).await else {
                 // A panic there is a fault of ours, and would be one again: stop watching rather than spin.
-                break;
+                desk.watching.on.store(false, Ordering::Release);
+                return;
             };
             for change in seen.changes {
                 tell(&desk, change).await;
@@ -62,12 +94,6 @@ pub fn begin(desk: &Arc<Desk>, started: Option<&str>) {
             begin(&desk, None);
         }
     });
-}
-
-impl Watching {
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, JobState>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A job whose state is another.
@@ -98,7 +124,7 @@ async fn tell(desk: &Desk, Change { id, ended }: Change) {
 }
 
 /// Looks at all jobs that have not ended.
-fn look(desk: &Desk, ask_slurm: bool) -> Seen {
+fn look(desk: &Desk) -> Seen {
     let ledger = Ledger::of(desk.project().dir());
     let mut seen = Seen { changes: Vec::new(), going: false };
     let jobs = ledger.list();
@@ -110,11 +136,7 @@ fn look(desk: &Desk, ask_slurm: bool) -> Seen {
         if job.record.ended.is_some() && before.is_none() {
             continue;
         }
-        if job.record.place == Place::Slurm && job.record.ended.is_none() && !ask_slurm {
-            seen.going = true;
-            continue;
-        }
-        let state = ledger.look(&mut job).state;
+        let state = desk.watching.standing(&ledger, &mut job).state;
         if state.is_over() {
             desk.watching.known().remove(&id);
             seen.changes.push(Change { id, ended: Some(job.record.kind) });
