@@ -178,7 +178,7 @@ fn duplicates(desk: &Desk, report: &Report) -> Markup {
     html! {
         h2 { "The same picture several times" }
         p {
-            (thousands(report.copies)) " files show a picture that is there already. A picture is shown and labelled once, its copies have the same label, "
+            (thousands(report.copies)) @if report.copies == 1 { " file shows" } @else { " files show" } " a picture that is there already. A picture is shown and labelled once, its copies have the same label, "
             "and all of them stay on one side when images are divided into training and evaluation."
         }
         details.card {

@@ -107,7 +107,7 @@ fn steps(at: &Standing) -> Vec<Step> {
     let images = match at.images {
         0 => "Decodes every image once, to learn what can be used and what is there twice.".to_owned(),
         _ => format!(
-            "{} images, {} of them copies of others; {} files set aside.",
+            "{} images, {} of them copies of others; {} set aside.",
             count(at.images),
             count(at.images - at.distinct),
             thousands(at.set_aside)

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use axum::extract::Query;
 use axum::response::Html;
 use maud::{Markup, html};
+use serde::Deserialize;
 
 use super::super::desk::{AtDesk, Desk};
 use super::super::error::WebError;
@@ -22,9 +24,9 @@ use crate::report::duration;
 pub const FEWEST: usize = 4;
 
 /// `p/KEY/train`
-pub async fn page(AtDesk(desk): AtDesk) -> Result<Html<String>, WebError> {
+pub async fn page(AtDesk(desk): AtDesk, Query(asked): Query<Asked>) -> Result<Html<String>, WebError> {
     off_thread(move || -> Result<_, WebError> {
-        let content = content(&desk)?;
+        let content = content(&desk, &asked)?;
         let page = Page {
             title: "Train",
             depth: 2,
@@ -37,6 +39,13 @@ pub async fn page(AtDesk(desk): AtDesk) -> Result<Html<String>, WebError> {
     .await
 }
 
+/// What the address may say.
+#[derive(Debug, Default, Deserialize)]
+pub struct Asked {
+    /// Name of the run to go on from, in place of the last one.
+    from: Option<String>,
+}
+
 /// A finished run, for the offer to go on from its model.
 pub(super) struct Last {
     pub name: String,
@@ -44,10 +53,14 @@ pub(super) struct Last {
     seconds: f64,
 }
 
-fn content(desk: &Desk) -> Result<Markup, WebError> {
+fn content(desk: &Desk, asked: &Asked) -> Result<Markup, WebError> {
     let project = desk.project();
     let counts = label_counts(desk);
-    let last = last_run(&project);
+    let last = asked.from.as_deref().and_then(|run| last_run(&project, Some(run)));
+    let (last, offer) = match last {
+        Some(asked) => (Some(asked), "Continue from the model you looked at "),
+        None => (last_run(&project, None), "Continue from the last model "),
+    };
     let (site, trouble) = match Site::find(None) {
         Ok(site) => (site, None),
         Err(error) => (Site::default(), Some(error.to_string())),
@@ -83,7 +96,7 @@ fn content(desk: &Desk) -> Result<Markup, WebError> {
             @if let Some(last) = &last {
                 label.choice {
                     input type="checkbox" name="from" value=(last.name) checked;
-                    span { "Continue from the last model " }
+                    span { (offer) }
                     small.hint { (last.summary) ". The new training begins with what that model knows; the old one stays as it is." }
                 }
             }
@@ -170,14 +183,15 @@ fn steps(last: Option<&Last>) -> Markup {
     }
 }
 
-/// The latest finished run that is no baseline.
-fn last_run(project: &Project) -> Option<Last> {
+/// The finished run of that name, or the latest that is no baseline.
+fn last_run(project: &Project, asked: Option<&str>) -> Option<Last> {
     let runs = Run::list(&project.runs()).ok()?;
     runs.iter().rev().find_map(|run| {
         let name = run.dir().file_name()?.to_str()?.to_owned();
         let RunState::Done(summary) = run.state().ok()? else { return None };
         let model = run.path("bundle").join("model.safetensors");
-        if name.contains("-supervised-") || !model.is_file() {
+        let wanted = asked.map_or(!name.contains("-supervised-"), |asked| asked == name);
+        if !wanted || !model.is_file() {
             return None;
         }
         let seconds = Finished::read(run.dir()).ok()?.seconds;
