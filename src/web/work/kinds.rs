@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::WebError;
-use crate::config::{Config, Override, Resolved, Sources, Tables, read_document, resolve};
+use crate::config::{Config, Origin, Override, Resolved, Sources, Tables, read_document, resolve};
 use crate::project::{Project, Run};
 
 /// What looks at images to group them, where nobody chose a network: it learns from a few hundred of them in a minute on
