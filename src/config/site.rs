@@ -245,8 +245,8 @@ mod tests {
                 "site.toml:2: unknown key `containr`; did you mean `container`?",
             ),
             (
-                "[partitions.gpu]\ngpus = 4\n",
-                "site.toml:2: unknown key `gpus`; did you mean `gpus_per_node`?",
+                "[partitions.gpu]\ngpu_per_node = 4\n",
+                "site.toml:2: unknown key `gpu_per_node`; did you mean `gpus_per_node`?",
             ),
             (
                 "\n[partitions.gpu]\nmost_time = \"two days\"",

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn names_of_downloads_are_plain() {
-        assert_eq!(plain_name("leaves \"1\"\r\n/../labels.csv"), "leaves__1_____.._labels.csv");
+        assert_eq!(plain_name("leaves \"1\"\r\n/../labels.csv"), "leaves__1____.._labels.csv");
         assert_eq!(plain_name("..hidden"), "hidden");
     }
 
