@@ -96,7 +96,7 @@ fn given(number: usize) -> Option<Label> {
     match number % 6 {
         0 => Some(Label::Class((number % CLASSES.len()) as u16)),
         1 => Some(Label::NotSure),
-        2 if number % 4 == 0 => Some(Label::BadImage),
+        2 if number.is_multiple_of(4) => Some(Label::BadImage),
         2 => Some(Label::NoneOfThese),
         _ => None,
     }
@@ -137,7 +137,7 @@ impl World {
     }
 
     fn known(&self, number: usize) -> Option<(u16, f32)> {
-        (number % 9 != 0).then(|| belief(number)).map(|(class, confidence, _)| (class, confidence))
+        (!number.is_multiple_of(9)).then(|| belief(number)).map(|(class, confidence, _)| (class, confidence))
     }
 }
 

@@ -102,7 +102,7 @@ impl Pictures {
     /// [`LoadError`].
     pub fn with<T>(&self, path: &str, use_image: impl FnOnce(RgbImage) -> T) -> Result<T, LoadError> {
         if self.idx_source {
-            return self.from_idx(path).map(use_image);
+            return self.of_idx(path).map(use_image);
         }
         self.read(path).and_then(|bytes| self.decode(path, &bytes, use_image))
     }
@@ -119,7 +119,7 @@ impl Pictures {
         use_image: impl FnOnce(RgbImage) -> T,
     ) -> Result<T, LoadError> {
         if self.idx_source {
-            return self.from_idx(path).map(use_image);
+            return self.of_idx(path).map(use_image);
         }
         let bytes = self.read(path)?;
         match reduced(&bytes, side, &self.limits, |pixels| self.gate.admit(pixels)) {
@@ -143,7 +143,7 @@ impl Pictures {
             .map_err(|source| LoadError::Decode { path: self.file(path), source })
     }
 
-    fn from_idx(&self, path: &str) -> Result<RgbImage, LoadError> {
+    fn of_idx(&self, path: &str) -> Result<RgbImage, LoadError> {
         let gone = || LoadError::Gone { path: path.to_owned() };
         let (file, position) = path.rsplit_once('#').ok_or_else(gone)?;
         let position = position.parse().map_err(|_| gone())?;

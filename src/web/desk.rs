@@ -46,6 +46,9 @@ pub struct Desk {
     pub watching: super::work::Watching,
 }
 
+/// Images with the labels they have got.
+type Changes = Vec<(ImageHash, Option<Label>)>;
+
 /// What tells that a file was written to.
 type Stamp = (SystemTime, u64);
 
@@ -225,7 +228,7 @@ struct Shelf {
     told: AtomicU64,
     target: AtomicU32,
     /// While images are read anew: what was labelled meanwhile.
-    missed: Mutex<Option<Vec<(ImageHash, Option<Label>)>>>,
+    missed: Mutex<Option<Changes>>,
 }
 
 impl Shelf {
@@ -233,7 +236,7 @@ impl Shelf {
         self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn missed(&self) -> MutexGuard<'_, Option<Vec<(ImageHash, Option<Label>)>>> {
+    fn missed(&self) -> MutexGuard<'_, Option<Changes>> {
         self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -12,7 +12,7 @@ fn place() -> Place {
     let root = folder.path().canonicalize().expect("it is there").join("root");
     std::fs::create_dir_all(root.join("images/deep")).expect("writable");
     std::fs::write(root.join("file"), "").expect("writable");
-    let roots = Roots::new(&[root.clone()]);
+    let roots = Roots::new(std::slice::from_ref(&root));
     Place { _folder: folder, root, roots }
 }
 

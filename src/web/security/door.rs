@@ -373,7 +373,7 @@ impl Sessions {
     }
 
     fn rename(&mut self, ids: &[Digest], name: &str) {
-        if let Some(session) = ids.iter().find_map(|id| self.all.contains_key(id).then_some(id)) {
+        if let Some(session) = ids.iter().find(|id| self.all.contains_key(*id)) {
             self.all.entry(*session).and_modify(|session| session.name = name.to_owned());
             self.save();
         }

@@ -98,6 +98,7 @@ fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Lets a request through with its path below the root and its visitor; tells whether it has one. Else what to answer.
+#[expect(clippy::result_large_err, reason = "an answer is an answer, refused or not")]
 fn admit(app: &AppState, request: &mut Request) -> Result<bool, Response> {
     let refuse = |error: WebError| error.into_response();
     if app.checks_host() {

@@ -189,6 +189,9 @@ fn answer(
     Ok(())
 }
 
+/// The square of pixels that the model sees, and a small picture for the page.
+type Decoded = (Vec<u8>, String);
+
 /// Pictures on their way through the network.
 struct Batch<'a> {
     model: &'a Kept,
@@ -214,7 +217,7 @@ impl Batch<'_> {
         self.bytes = 0;
         let how = &self.model.bundle.preprocessing;
         let gate = PixelGate::new(LIMITS.pixels_in_flight);
-        let decoded: Vec<(String, Result<(Vec<u8>, String), String>)> = std::mem::take(&mut self.pictures)
+        let decoded: Vec<(String, Result<Decoded, String>)> = std::mem::take(&mut self.pictures)
             .into_par_iter()
             .map(|picture| {
                 let decoded = picture.content.and_then(|bytes| {
