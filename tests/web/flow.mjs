@@ -27,7 +27,8 @@ const root = new URL(base);
 root.search = "";
 root.pathname = root.pathname.replace(/login$/, "");
 
-const page = await session.visitor({ acceptDownloads: true });
+// Without motion: a colour on its way from light to dark has no contrast yet.
+const page = await session.visitor({ acceptDownloads: true, reducedMotion: "reduce" });
 page.setDefaultTimeout(30_000);
 if (await page.locator("input#secret").count()) {
   await session.picture(page, "sign-in");
