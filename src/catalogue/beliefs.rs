@@ -5,40 +5,8 @@ use std::sync::OnceLock;
 
 use super::CatalogueError;
 use super::columns::{Columns, sorted};
-use crate::experiment::Places;
+use crate::experiment::{self, BELIEFS, Places, RunPart};
 use crate::project::{Run, RunState};
-
-/// The table in a run's folder: `hash,part,class,confidence,second,second_confidence,abstained`, classes by their numbers in the
-/// project, a line for each image that differs.
-pub const BELIEFS: &str = "beliefs.csv";
-
-const HEADER: [&str; 7] = ["hash", "part", "class", "confidence", "second", "second_confidence", "abstained"];
-
-/// What a run used an image for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LearnedAs {
-    /// To learn from, with its label.
-    Train,
-    /// To choose the best model by.
-    Evaluation,
-    /// To test it on.
-    Test,
-    /// To learn from, without a label; or not at all.
-    Unlabelled,
-}
-
-impl LearnedAs {
-    /// As written in the table and in addresses.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "train" => Some(Self::Train),
-            "evaluation" => Some(Self::Evaluation),
-            "test" => Some(Self::Test),
-            "unlabelled" => Some(Self::Unlabelled),
-            _ => None,
-        }
-    }
-}
 
 /// What a model believes of an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +18,7 @@ pub struct Believed {
     /// How much likelier than the next class.
     pub margin: f32,
     /// What the run used the image for.
-    pub part: LearnedAs,
+    pub part: RunPart,
     /// Whether the model rather says nothing.
     pub abstained: bool,
 }
@@ -92,21 +60,20 @@ impl Beliefs {
     }
 
     fn read(file: &Path, run: String, columns: &Columns) -> Result<Self, CatalogueError> {
-        let wrong = |reason: String| CatalogueError::Beliefs { path: file.to_owned(), reason };
-        let mut reader = csv::Reader::from_path(file).map_err(|error| wrong(error.to_string()))?;
-        let header = reader.headers().map_err(|error| wrong(error.to_string()))?;
-        if header.iter().ne(HEADER) {
-            return Err(wrong(format!("its first line is not `{}`", HEADER.join(","))));
-        }
+        let table = experiment::Beliefs::open(file)?;
+        let table = table.ok_or_else(|| CatalogueError::NoSuchRun { run: run.clone() })?;
         let mut rows = vec![None; columns.len()];
-        let mut record = csv::StringRecord::new();
-        while reader.read_record(&mut record).map_err(|error| wrong(error.to_string()))? {
-            let line = record.position().map_or(0, csv::Position::line);
-            let (hash, believed) =
-                believed(&record).ok_or_else(|| wrong(format!("line {line} makes no sense")))?;
+        for belief in table {
+            let belief = belief?;
             // Of images that have gone since, nobody asks.
-            if let Some(image) = columns.find(&hash) {
-                rows[image as usize] = Some(believed);
+            if let Some(image) = columns.find(&belief.hash.0) {
+                rows[image as usize] = Some(Believed {
+                    class: belief.class,
+                    confidence: belief.confidence,
+                    margin: (belief.confidence - belief.second_confidence).max(0.0),
+                    part: belief.part,
+                    abstained: belief.abstained,
+                });
             }
         }
         Ok(Self { run, rows, surest: OnceLock::new(), narrowest: OnceLock::new() })
@@ -142,29 +109,4 @@ pub(super) fn ordered(value: f32) -> u32 {
 
 fn name(folder: &Path) -> String {
     folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// A line of the table.
-fn believed(record: &csv::StringRecord) -> Option<([u8; 32], Believed)> {
-    let hash = blake3::Hash::from_hex(record.get(0)?).ok()?;
-    let likely = |text: &str| text.parse::<f32>().ok().filter(|value| (0.0..=1.0).contains(value));
-    let confidence = likely(record.get(3)?)?;
-    // With a single class there is no second one.
-    let second = match record.get(5)? {
-        "" => 0.0,
-        text => likely(text)?,
-    };
-    let abstained = match record.get(6)? {
-        "true" | "1" => true,
-        "false" | "0" | "" => false,
-        _ => return None,
-    };
-    let believed = Believed {
-        class: record.get(2)?.parse().ok()?,
-        confidence,
-        margin: (confidence - second).max(0.0),
-        part: LearnedAs::parse(record.get(1)?)?,
-        abstained,
-    };
-    Some((*hash.as_bytes(), believed))
 }

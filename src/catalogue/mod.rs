@@ -24,7 +24,7 @@ mod views;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use beliefs::{BELIEFS, Beliefs, Believed, LearnedAs};
+pub use beliefs::{Beliefs, Believed};
 pub use marks::Counts;
 pub use query::{Copies, LabelFilter, Order, Query};
 pub use views::View;
@@ -50,14 +50,6 @@ pub enum CatalogueError {
     /// A run's folder.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// What a model believes is not what it should be.
-    #[error("`{path}` is no table of what a model believes: {reason}; train again", path = path.display())]
-    Beliefs {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong, with the line.
-        reason: String,
-    },
     /// A run that has none.
     #[error("the run `{run}` has left no predictions for this project's images")]
     NoSuchRun {
@@ -85,7 +77,7 @@ impl CatalogueError {
     /// Whether something else should have been asked for, while nothing is broken.
     pub fn is_about_the_request(&self) -> bool {
         match self {
-            Self::Manifest(_) | Self::Experiment(_) | Self::Run(_) | Self::Beliefs { .. } => false,
+            Self::Manifest(_) | Self::Experiment(_) | Self::Run(_) => false,
             Self::NoSuchRun { .. }
             | Self::NoPredictions
             | Self::NoClusters

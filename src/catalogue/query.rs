@@ -1,7 +1,7 @@
 //! Which images, in which order.
 
-use super::beliefs::LearnedAs;
 use crate::data::ContentHash;
+use crate::experiment::RunPart;
 use crate::project::Label;
 
 /// A label that images are to have.
@@ -89,7 +89,7 @@ pub struct Query {
     /// Which of several copies.
     pub copies: Copies,
     /// What the run used the image for.
-    pub part: Option<LearnedAs>,
+    pub part: Option<RunPart>,
     /// Words in the path, whatever their case.
     pub text: Option<String>,
     /// From x0, y0 to x1, y1 on the map.

@@ -7,6 +7,7 @@ use super::*;
 use crate::bench::page::project::{write_grouping, write_run};
 use crate::data::{ScanOptions, Silent, scan};
 use crate::demo::leaves::{CLASSES, write_set};
+use crate::experiment::{BELIEFS, RunPart};
 use crate::project::ClusterRow;
 
 /// Drawn leaves in a project, with clusters, beliefs and labels that follow from their numbers.
@@ -167,7 +168,7 @@ fn every_filter_lets_through_what_it_says() {
         world.known(n).is_some_and(|(_, confidence)| (0.6..=0.7).contains(&confidence))
     });
     for word in ["train", "evaluation", "test", "unlabelled"] {
-        let query = Query { part: LearnedAs::parse(word), ..q() };
+        let query = Query { part: RunPart::named(word), ..q() };
         check(query, &|n| n % 9 != 0 && part(n) == word);
     }
     let path = |n: usize| &world.manifest.images[n].path;
@@ -365,7 +366,7 @@ fn damaged_tables_are_left_out_with_a_note() {
             "hash,part,class,confidence,second,second_confidence,abstained\nzz,test,1,0.5,0,0.1,false\n",
             "line 2",
         ),
-        ("hash,part,class,confidence,second,second_confidence,abstained\nx,y\n", "record"),
+        ("hash,part,class,confidence,second,second_confidence,abstained\nx,y\n", "line 2"),
     ] {
         std::fs::write(&file, text).expect("writable");
         let catalogue = Catalogue::load(places, []).expect("the images are there");

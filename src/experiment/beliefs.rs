@@ -337,19 +337,21 @@ impl Iterator for Beliefs {
 }
 
 fn damaged(path: &Path, reason: String) -> ExperimentError {
+    let reason = format!("{reason}; remove the file, and `harvest labels` on its run makes it anew");
     ExperimentError::Damaged { path: path.to_owned(), reason }
 }
 
 fn parse(line: &str) -> Option<Belief> {
     let mut cells = line.split(',');
     let mut next = || cells.next();
+    let likely = |text: &str| text.parse::<f32>().ok().filter(|value| (0.0..=1.0).contains(value));
     let belief = Belief {
         hash: ContentHash(*blake3::Hash::from_hex(next()?).ok()?.as_bytes()),
         part: RunPart::named(next()?)?,
         class: next()?.parse().ok()?,
-        confidence: next()?.parse().ok()?,
+        confidence: likely(next()?)?,
         second: next()?.parse().ok()?,
-        second_confidence: next()?.parse().ok()?,
+        second_confidence: likely(next()?)?,
         abstained: next()?.parse().ok()?,
     };
     next().is_none().then_some(belief)

@@ -8,11 +8,10 @@ use image::codecs::jpeg::JpegEncoder;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use crate::catalogue::BELIEFS;
 use crate::config::{Resolved, SourceKind, Sources, resolve};
 use crate::data::{ContentHash, ImageRecord, Manifest, Source};
 use crate::demo::leaves::{CLASSES, leaf};
-use crate::experiment::{CLUSTERS, Clustered, FoundBy, Places};
+use crate::experiment::{BELIEFS, CLUSTERS, Clustered, FoundBy, Places};
 use crate::files::{WriteError, atomic_write, write_with};
 use crate::project::{Classes, ClusterRow, ImageHash, Label, Project, Run, RunPlan, write_clusters};
 use crate::random::{Purpose, stream};

@@ -59,7 +59,7 @@ async fn thumbnail(
     headers: HeaderMap,
 ) -> Result<Response, WebError> {
     let image = name.strip_suffix(".jpg").and_then(views::image).ok_or_else(no_image)?;
-    if is_known(&headers, &image) {
+    if is_known(&desk, &headers, &image) {
         return Ok(unchanged(&image));
     }
     let packed = {
@@ -80,7 +80,7 @@ async fn picture(
     headers: HeaderMap,
 ) -> Result<Response, WebError> {
     let image = views::image(&hash).ok_or_else(no_image)?;
-    if is_known(&headers, &image) {
+    if is_known(&desk, &headers, &image) {
         return Ok(unchanged(&image));
     }
     let draw = |pictures: &_, image: &_| thumbs::draw_at(pictures, image, SIDE, QUALITY);
@@ -137,11 +137,13 @@ fn no_image() -> WebError {
     WebError::Missing { what: "such image in this project".into() }
 }
 
-/// Whether the browser has it already.
-fn is_known(headers: &HeaderMap, image: &ContentHash) -> bool {
+/// Whether the browser has it already, an image that is still one of the project's.
+fn is_known(desk: &Desk, headers: &HeaderMap, image: &ContentHash) -> bool {
     let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    known
-        .is_some_and(|known| known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == tag_of(image)))
+    desk.catalogue().knows(&image.0)
+        && known.is_some_and(|known| {
+            known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == tag_of(image))
+        })
 }
 
 fn tag_of(image: &ContentHash) -> String {

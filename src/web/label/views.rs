@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::code::LabelCode;
-use crate::catalogue::{Copies, LabelFilter, LearnedAs, Order, Query, Row};
+use crate::catalogue::{Copies, LabelFilter, Order, Query, Row};
 use crate::data::ContentHash;
+use crate::experiment::RunPart;
 use crate::web::desk::AtDesk;
 use crate::web::error::WebError;
 use crate::web::off_thread;
@@ -130,7 +131,7 @@ fn parse(asked: &HashMap<String, String>) -> Result<Query, WebError> {
             _ => None,
         })?
         .unwrap_or_default(),
-        part: one(given("part"), "part", LearnedAs::parse)?,
+        part: one(given("part"), "part", RunPart::named)?,
         text: given("q").map(str::to_owned),
         within: one(given("box"), "box", |text| {
             let numbers: Option<Vec<f32>> = text.split(',').map(finite).collect();
