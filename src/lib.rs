@@ -3,8 +3,8 @@
 //! The rooms, from the program's edge inwards; each uses only those below it:
 //!
 //! ```text
-//! cli → web → sweep, demo, bench → experiment → clustering → training → weights → report → probe → inference → project → jobs → config → algorithms → data → augment
-//!     → metrics, device, random, bounds, errors, cells, files
+//! cli → web → sweep, demo, bench → catalogue → experiment → clustering → training → weights → report → probe → inference → project → jobs → config
+//!     → thumbs → algorithms → data → augment → metrics, device, random, bounds, errors, cells, files
 //! ```
 //!
 //! Beside them stand the crates `harvest-models` (networks), `harvest-kernels` (fused operations) and `harvest-collectives`

@@ -304,7 +304,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "a million images, to be timed by hand"]
     fn a_million_images_are_written_in_seconds_and_little_memory() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         run(folder.path(), 1_000_000);
