@@ -74,8 +74,11 @@ fn a_training_outlives_the_server_and_is_stopped_and_resumed_from_the_page() {
     until(&mut ann, &project, &id, |job| {
         job["progress"]["phase"] == "train" && job["progress"]["position"].as_u64() > Some(10)
     });
-    // The server is gone; the training is not. Labels change meanwhile.
+    // The server is gone; the training is not. Labels and settings change meanwhile.
     server.kill();
+    let file = folder.path().join("project/harvest.toml");
+    let settings = std::fs::read_to_string(&file).expect("readable");
+    std::fs::write(&file, format!("{settings}\n[training]\nweight_decay = 0.25\n")).expect("writable");
     let server = Server::start(folder.path());
     let project = server.project();
     let mut bob = Person::new("bob");
@@ -95,7 +98,10 @@ fn a_training_outlives_the_server_and_is_stopped_and_resumed_from_the_page() {
     assert_eq!(job["state"], "done", "{job}");
     assert_eq!(labelled(folder.path(), &id), 16, "as they were");
     let run = job["run"].as_str().expect("it made one");
-    assert!(folder.path().join("project/runs").join(run).join("DONE").exists());
+    let run_folder = folder.path().join("project/runs").join(run);
+    assert!(run_folder.join("DONE").exists());
+    let settings = std::fs::read_to_string(run_folder.join("config.toml")).expect("readable");
+    assert!(!settings.contains("weight_decay = 0.25"), "as they were: {settings}");
     let log = job["log"].as_str().expect("text");
     assert!(log.contains("going on after step"), "{log}");
     let curves = bob.get(&project, &format!("api/jobs/{id}/curves"));
@@ -109,6 +115,9 @@ fn a_training_outlives_the_server_and_is_stopped_and_resumed_from_the_page() {
     let job = until(&mut bob, &project, &id, |job| job["state"] == "done" || job["state"] == "failed");
     assert_eq!(job["state"], "done", "{job}");
     assert!(job["log"].as_str().expect("text").contains("starting from"), "{job}");
+    let run_folder = folder.path().join("project/runs").join(job["run"].as_str().expect("it made one"));
+    let settings = std::fs::read_to_string(run_folder.join("config.toml")).expect("readable");
+    assert!(settings.contains("weight_decay = 0.25"), "as they are now: {settings}");
     assert_eq!(bob.get(&project, "api/jobs")["jobs"].as_array().expect("a list").len(), 2);
     let (status, _) = bob.post(&project, &format!("api/jobs/{id}/forget"), &json!({})).expect("there");
     assert_eq!(status, 200);
@@ -147,7 +156,9 @@ fn what_is_shown_is_what_is_started_and_what_makes_no_sense_is_told() {
     assert_eq!(status, 200, "{planned}");
     let script = planned["script"].as_str().expect("text");
     assert!(
-        script.contains("jobs/JOB/labels.json") && script.contains("--set training.steps=400"),
+        script.contains("jobs/JOB/labels.json")
+            && script.contains("jobs/JOB/settings.toml")
+            && script.contains("--set training.steps=400"),
         "{script}"
     );
     assert_eq!(std::fs::read_dir(folder.path().join("project/jobs")).into_iter().flatten().count(), 0);

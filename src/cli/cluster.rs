@@ -1,11 +1,9 @@
 //! `harvest cluster`: group like images, without labels.
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use clap::Args;
 
-use super::context::ConfigArguments;
+use super::context::{ConfigArguments, FrozenArguments};
 use crate::config::Override;
 use crate::experiment::{Clustered, Clustering, Dataset};
 
@@ -32,14 +30,13 @@ pub struct Cluster {
     /// Start anew, even if the same was done before.
     #[arg(long)]
     fresh: bool,
-    /// Labels and classes to go by in place of the project's own: a file that `harvest launch` and the page write for a job.
-    #[arg(long, value_name = "FILE")]
-    pub labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub frozen: FrozenArguments,
 }
 
 impl Cluster {
     pub fn run(self) -> anyhow::Result<()> {
-        let context = self.config.resolve(self.overrides())?.with_labels(self.labels.as_deref())?;
+        let context = self.config.resolve_frozen(self.overrides(), &self.frozen)?;
         let places = context.places()?;
         let (progress, stop) = (&context.progress, &context.stop);
         // Unlabelled images have no classes yet, unless a project names them.

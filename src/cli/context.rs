@@ -50,6 +50,17 @@ pub struct ConfigArguments {
     pub quiet: bool,
 }
 
+/// What a job goes by in place of the project's own.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FrozenArguments {
+    /// Labels and classes to go by in place of the project's own: a file that `harvest launch` and the page write for a job.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Settings to go by in place of those in the project's file: a copy of it that `harvest launch` and the page write for a job.
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+}
+
 /// What becomes of earlier runs of the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
@@ -136,9 +147,27 @@ impl ConfigArguments {
 
     /// Reads all layers. Further `overrides` come from a verb's own flags.
     pub fn resolve(&self, overrides: Vec<Override>) -> anyhow::Result<Context> {
+        self.resolve_frozen(overrides, &FrozenArguments::default())
+    }
+
+    /// [`Self::resolve`], but for what `frozen` says in place of the project's own.
+    ///
+    /// # Errors
+    /// Also if there is no project, or a file cannot be read.
+    pub fn resolve_frozen(
+        &self,
+        overrides: Vec<Override>,
+        frozen: &FrozenArguments,
+    ) -> anyhow::Result<Context> {
         let project = self.project()?;
+        for (flag, file) in [("--labels", &frozen.labels), ("--settings", &frozen.settings)] {
+            if file.is_some() && project.is_none() {
+                return Err(Usage(format!("{flag}: only for a project; name it with --project")).into());
+            }
+        }
         let mut sources = Sources::of_this_machine();
         sources.project = project.as_ref().map(Project::file);
+        sources.frozen_project = frozen.settings.clone();
         sources.recipe = self.config.clone();
         sources.overrides = overrides;
         if let Some(device) = &self.device {
@@ -151,14 +180,19 @@ impl ConfigArguments {
             sources.overrides.push(Override::parse(setting)?);
         }
         let asked = Asked::listen()?;
-        let classes = project.as_ref().filter(|project| project.classes().len() >= 2);
-        let classes = classes.map(|project| project.classes().for_data()).transpose()?;
+        let frozen = frozen.labels.as_deref().map(FrozenLabels::read).transpose()?.map(Arc::new);
+        let classes = match (&frozen, &project) {
+            (Some(frozen), _) => Some(&frozen.classes),
+            (None, project) => project.as_ref().map(Project::classes),
+        };
+        let classes = classes.filter(|classes| classes.len() >= 2);
+        let classes = classes.map(|classes| classes.for_data()).transpose()?;
         Ok(Context {
             config: resolve(&sources)?,
             sources,
             project,
             classes,
-            frozen: None,
+            frozen,
             progress: Shown::new(self.quiet),
             stop: asked.stop,
             team: Team::alone().told_by(asked.come_back),
@@ -168,21 +202,6 @@ impl ConfigArguments {
 }
 
 impl Context {
-    /// With the labels and classes of `file`, if one is named, in place of the project's own.
-    ///
-    /// # Errors
-    /// If there is no project, or the file cannot be read.
-    pub fn with_labels(mut self, file: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(file) = file else { return Ok(self) };
-        if self.project.is_none() {
-            return Err(Usage("--labels: only for a project; name it with --project".into()).into());
-        }
-        let frozen = FrozenLabels::read(file)?;
-        self.classes = (frozen.classes.len() >= 2).then(|| frozen.classes.for_data()).transpose()?;
-        self.frozen = Some(Arc::new(frozen));
-        Ok(self)
-    }
-
     /// With the other ranks of this job, if there are any: waits until all have met.
     ///
     /// # Errors

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Parser as _, ValueEnum};
 
-use super::context::{ConfigArguments, Usage};
+use super::context::{ConfigArguments, FrozenArguments, Usage};
 use super::{Arguments, Verb};
 use crate::config::Site;
 use crate::files::WriteError;
-use crate::jobs::{Handle, JobPlan, LABELS, Ledger, Place, Record, Task, Wish, plan};
+use crate::jobs::{Handle, JobPlan, Ledger, Place, Record, Task, Wish, plan};
 use crate::project::{FrozenLabels, Project};
 
 /// Hand a command in as a job: of Slurm on one or more nodes, or on this machine in the background.
 ///
 /// A job of Slurm is told before its time is up or others push it out, saves, and goes on when Slurm starts it again; so it
 /// does after a node was lost. Program, images and folders must be visible on all nodes. In a project, a training takes the
-/// labels as they are now, however long it waits.
+/// labels and settings as they are now, however long it waits.
 #[derive(Debug, Args)]
 pub struct Launch {
     /// On this machine, in the background; it goes on when you log out.
@@ -102,7 +102,7 @@ impl Launch {
             return Ok(());
         }
         if let Some(project) = &command.project {
-            FrozenLabels::of(project)?.write(&plan.folder.join(LABELS))?;
+            FrozenLabels::of(project)?.write_for_job(project, &plan.folder)?;
         }
         let started = ledger.start(&plan.folder, self.record(&plan), &script);
         let job = started.with_context(|| {
@@ -157,7 +157,7 @@ impl Launch {
         let program = text(&program, "this program's path")?;
         let mut arguments = self.command.clone();
         if command.project.is_some() {
-            arguments.extend(["--labels".into(), text(&folder.join(LABELS), "the job's folder")?]);
+            arguments.extend(FrozenLabels::arguments(&folder)?);
         }
         if let Some(scaling) = self.scaling {
             let word = scaling.to_possible_value().expect("none is hidden");
@@ -180,18 +180,18 @@ impl Launch {
         let parsed = Arguments::try_parse_from(words).map_err(|error| {
             Usage(format!("the command after `--`: {}", error.render().to_string().trim()))
         })?;
-        let project = |config: &ConfigArguments, labels: &Option<PathBuf>| match labels {
+        let project = |config: &ConfigArguments, frozen: &FrozenArguments| match frozen.labels {
             Some(_) => Ok(None),
             None => config.project(),
         };
         match &parsed.verb {
             Verb::Launch(_) => Err(Usage("a job cannot be launched to launch jobs".into()).into()),
             Verb::Train(train) => {
-                Ok(Command { on_ranks: true, project: project(&train.config, &train.labels)? })
+                Ok(Command { on_ranks: true, project: project(&train.config, &train.frozen)? })
             }
             _ if self.scaling.is_some() => Err(Usage("--scaling: only for train".into()).into()),
             Verb::Cluster(cluster) => {
-                Ok(Command { on_ranks: false, project: project(&cluster.config, &cluster.labels)? })
+                Ok(Command { on_ranks: false, project: project(&cluster.config, &cluster.frozen)? })
             }
             _ => Ok(Command { on_ranks: false, project: None }),
         }

@@ -1,12 +1,11 @@
 //! `harvest train`: train a classifier on few labels and all images.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use clap::Args;
 
-use super::context::{ComeBack, ConfigArguments, Context, Repeat, Usage};
+use super::context::{ComeBack, ConfigArguments, Context, FrozenArguments, Repeat, Usage};
 use crate::algorithms::AlgorithmName;
 use crate::config::Override;
 use crate::experiment::{Comparison, Finished};
@@ -49,14 +48,13 @@ pub struct Train {
     /// Seed of weights, order and views.
     #[arg(long)]
     seed: Option<u64>,
-    /// Labels and classes to go by in place of the project's own: a file that `harvest launch` and the page write for a job.
-    #[arg(long, value_name = "FILE")]
-    pub labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub frozen: FrozenArguments,
 }
 
 impl Train {
     pub fn run(self) -> anyhow::Result<()> {
-        let context = self.config.resolve(self.overrides())?.with_labels(self.labels.as_deref())?;
+        let context = self.config.resolve_frozen(self.overrides(), &self.frozen)?;
         if self.dry_run {
             let ready = context.prepare()?;
             let experiment = ready.experiment(&context, None)?;

@@ -69,6 +69,16 @@ pub(super) fn read_file(schema: &Schema, path: &Path, tables: Tables<'_>) -> Res
     read_text(schema, &text_of(path)?, path, tables, &[])
 }
 
+/// Reads `copy` as if it were the file at `path`: places and relative paths are those of `path`.
+pub(super) fn read_copy(
+    schema: &Schema,
+    path: &Path,
+    copy: &Path,
+    tables: Tables<'_>,
+) -> Result<Values, ConfigError> {
+    read_text(schema, &text_of(copy)?, path, tables, &[])
+}
+
 /// Reads one table inside a file, `within` from the outside in, as if its content were the whole file; nothing if the
 /// file has no such table.
 pub(super) fn read_table(schema: &Schema, path: &Path, within: &[&str]) -> Result<Values, ConfigError> {

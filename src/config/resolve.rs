@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
-use super::layers::{Override, Tables, Values, read_environment, read_file, read_overrides, read_table};
+use super::layers::{
+    Override, Tables, Values, read_copy, read_environment, read_file, read_overrides, read_table,
+};
 use super::schema::{Kind, Schema};
 use super::sections::Config;
 use crate::bounds::Invalid;
@@ -38,6 +40,8 @@ pub struct Sources {
     pub user: Option<PathBuf>,
     /// The project's `harvest.toml`.
     pub project: Option<PathBuf>,
+    /// A copy of it as it was once, which is read in its place; paths in it are still taken from the project's folder.
+    pub frozen_project: Option<PathBuf>,
     /// The file of `--config`.
     pub recipe: Option<PathBuf>,
     /// The file of a sweep, over the recipe it builds on.
@@ -78,7 +82,8 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
         }
     }
     if let Some(path) = &sources.project {
-        values.extend(read_file(&schema, path, Tables::Except(&PROJECT_TABLES))?);
+        let copy = sources.frozen_project.as_ref().unwrap_or(path);
+        values.extend(read_copy(&schema, path, copy, Tables::Except(&PROJECT_TABLES))?);
     }
     if let Some(path) = &sources.recipe {
         values.extend(read_file(&schema, path, Tables::All)?);

@@ -62,6 +62,7 @@ fn later_layers_win_and_every_value_knows_its_origin() {
         site: path("site.toml"),
         user: path("user.toml"),
         project: path("project.toml"),
+        frozen_project: None,
         recipe: path("recipe.toml"),
         environment: vec![
             ("HARVEST_TRAINING__STEPS".into(), "50".into()),
@@ -270,6 +271,31 @@ fn relative_paths_are_taken_from_the_file_that_says_them() {
         set(&["data.root=/x"]).expect("valid").value.data.root.expect("was set").0,
         PathBuf::from("/x")
     );
+}
+
+#[test]
+fn a_copy_of_a_projects_file_is_read_as_if_it_were_that_file() {
+    let files = [
+        ("harvest.toml", "[training]\nsteps = 9"),
+        ("copy.toml", "[data]\nroot = \"images\"\n[training]\nsteps = \"x\""),
+    ];
+    let folder = folder(&files);
+    let sources = Sources {
+        project: Some(folder.path().join("harvest.toml")),
+        frozen_project: Some(folder.path().join("copy.toml")),
+        ..Sources::default()
+    };
+    let message = resolve(&sources)
+        .map_err(|error| relative(&error, folder.path()))
+        .map(drop)
+        .expect_err("x is no number");
+    assert!(message.contains("harvest.toml:4"), "{message}");
+    std::fs::create_dir(folder.path().join("job")).expect("a folder");
+    std::fs::write(folder.path().join("job/copy.toml"), "[data]\nroot = \"images\"").expect("writable");
+    let sources = Sources { frozen_project: Some(folder.path().join("job/copy.toml")), ..sources };
+    let read = resolve(&sources).expect("valid").value;
+    assert_eq!(read.data.root.expect("was set").0, folder.path().join("images"));
+    assert_eq!(read.training.steps, None);
 }
 
 #[test]

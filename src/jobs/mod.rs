@@ -57,6 +57,9 @@ pub const PROGRESS_VARIABLE: &str = "HARVEST_PROGRESS";
 /// Name of the file in a job's folder with the labels as they were when it was planned.
 pub const LABELS: &str = "labels.json";
 
+/// Name of the file in a job's folder with the project's file as it was when the job was planned.
+pub const SETTINGS: &str = "settings.toml";
+
 /// A command and what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobPlan {

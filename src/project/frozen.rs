@@ -1,7 +1,7 @@
-//! Labels and classes as they were at one moment, in a file of their own: what a job is given.
+//! Labels, classes and settings as they were at one moment, in files of their own: what a job is given.
 //!
-//! A job reads neither the project's database, which may be on another machine, nor its list of classes: both may change while
-//! it waits, and a run that goes on must find exactly what it began with. Class numbers lead from what the job made back to the
+//! A job reads neither the project's database, which may be on another machine, nor its list of classes and its settings: all may
+//! change while it waits, and a run that goes on must find exactly what it began with. Class numbers lead from what the job made back to the
 //! project's classes, whatever they are called by then.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Class, ClassKind, Classes, ClassesError, ImageHash, Label, LabelError, LabelStore, Project};
 use crate::files::{WriteError, atomic_write};
+use crate::jobs::{LABELS, SETTINGS};
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -29,6 +30,20 @@ pub enum FrozenError {
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The project's settings cannot be read.
+    #[error("cannot read the settings `{path}`", path = path.display())]
+    Settings {
+        /// The project's file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The job's folder has a name that cannot be part of a command.
+    #[error("the path `{path}` is not text; rename its folders", path = path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be read.
     #[error("cannot read the labels `{path}`; if they are gone, start a new job", path = path.display())]
     Read {
@@ -94,6 +109,29 @@ impl FrozenLabels {
         let classes = Classes::new(classes.kind(), plain)?;
         labels.retain(|_, label| label.class().is_none_or(|class| classes.index_of(class).is_some()));
         Ok(Self { classes, labels })
+    }
+
+    /// Writes them, and the project's settings as they are now, into the folder of a job.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn write_for_job(&self, project: &Project, folder: &Path) -> Result<(), FrozenError> {
+        let path = project.file();
+        let settings = std::fs::read(&path).map_err(|source| FrozenError::Settings { path, source })?;
+        atomic_write(&folder.join(SETTINGS), &settings)?;
+        self.write(&folder.join(LABELS))
+    }
+
+    /// The arguments by which a command goes by what [`Self::write_for_job`] writes into `folder`.
+    ///
+    /// # Errors
+    /// If the folder's path is not text.
+    pub fn arguments(folder: &Path) -> Result<[String; 4], FrozenError> {
+        let text = |name| match folder.join(name).into_os_string().into_string() {
+            Ok(path) => Ok(path),
+            Err(path) => Err(FrozenError::NotText { path: path.into() }),
+        };
+        Ok(["--labels".into(), text(LABELS)?, "--settings".into(), text(SETTINGS)?])
     }
 
     /// Writes them to `path`.

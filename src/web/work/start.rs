@@ -16,7 +16,7 @@ use super::train::{FEWEST, label_counts};
 use super::watch;
 use crate::config::Site;
 use crate::experiment::ExperimentError;
-use crate::jobs::{JobPlan, LABELS, Ledger, Place, Record, Task, Wish, plan};
+use crate::jobs::{JobPlan, Ledger, Place, Record, Task, Wish, plan};
 use crate::project::{FrozenLabels, ImageHash, Label, Project};
 
 /// The label of every image that has one.
@@ -63,19 +63,18 @@ impl Ask {
     /// The plan of a job in `folder`.
     fn plan(&self, project: &Project, folder: &Path) -> Result<JobPlan, WebError> {
         let mut arguments = self.kind.arguments(project, &self.settings)?;
-        let path = |path: &Path| {
-            path.to_str().map(str::to_owned).ok_or_else(|| {
-                WebError::Bad(format!("the path `{}` is not text; rename its folders", path.display()))
-            })
-        };
         if self.kind.takes_labels() {
-            arguments.extend(["--labels".into(), path(&folder.join(LABELS))?]);
+            arguments.extend(FrozenLabels::arguments(folder).map_err(ExperimentError::from)?);
         }
         let program = std::env::current_exe()
             .map_err(|error| WebError::Bad(format!("cannot tell where this program lies: {error}")))?;
+        let program = program.into_os_string().into_string().map_err(|path| {
+            let path = path.to_string_lossy();
+            WebError::Bad(format!("the path `{path}` of this program is not text; rename its folders"))
+        })?;
         let task = Task {
             arguments,
-            program: path(&program)?,
+            program,
             on_ranks: self.kind.on_ranks(),
             working_folder: project.dir().to_owned(),
             folder: folder.to_owned(),
@@ -123,7 +122,7 @@ impl Ask {
         };
         if self.kind.takes_labels() {
             let frozen = FrozenLabels::new(project.classes(), labels);
-            let written = frozen.and_then(|frozen| frozen.write(&folder.join(LABELS)));
+            let written = frozen.and_then(|frozen| frozen.write_for_job(project, folder));
             written.map_err(ExperimentError::from)?;
         }
         let mut record =
