@@ -248,6 +248,15 @@ impl Catalogue {
         Ok(Some(read))
     }
 
+    /// How many images the run called `run` does not know: they came, or were changed, after it began. Copies count once.
+    ///
+    /// # Errors
+    /// If the run has left no predictions.
+    pub fn unknown_to(&self, run: &str) -> Result<usize, CatalogueError> {
+        let Some(beliefs) = self.beliefs(Some(run))? else { return Ok(0) };
+        Ok(self.columns.heads().filter(|first| beliefs.get(*first).is_none()).count())
+    }
+
     /// Notes that images have other labels now; returns the new [`version`](Self::version). Images that are not in the list
     /// are skipped.
     ///

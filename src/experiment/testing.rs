@@ -94,7 +94,8 @@ impl World {
         Sources { project: Some(self.project.file()), overrides, ..Sources::default() }
     }
 
-    fn scan(&self) {
+    /// Looks at the images.
+    pub(crate) fn scan(&self) {
         let config = resolve(&self.sources(&[])).expect("good settings");
         let places = Places::in_project(&self.project);
         Dataset::scan(&config, &places, None, &Shown::new(true), &AtomicBool::new(false)).expect("pictures");

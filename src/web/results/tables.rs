@@ -86,7 +86,7 @@ pub fn confusion(run: &Shown, classes: &Classes, scores: &Scores, images: &str, 
             table.confusion {
                 caption {
                     "A row for what experts say, a column for what the model says of the same " (images) " images. Each number \
-                     leads to its images; right answers are on the diagonal."
+                     leads to its images by the labels they have now; right answers are on the diagonal."
                 }
                 thead { tr {
                     th.corner scope="col" { span { "experts say" } span { "model says" } }

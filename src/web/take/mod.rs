@@ -68,7 +68,10 @@ async fn take(AtDesk(desk): AtDesk, Query(which): Query<Which>) -> Result<Markup
         };
         let run = Shown::read(&project, name)?;
         let labelling = labelling_of(&project, &run.folder)?;
-        let shown = Take { key: &desk.key, run: &run, runs: &runs, ready: labelling.is_ready() };
+        let ready = labelling.is_ready();
+        // Beliefs that cannot be read are no reason to keep the model back; downloading the labels tells what is wrong.
+        let unknown = if ready { desk.catalogue().unknown_to(&run.listed.name).unwrap_or(0) } else { 0 };
+        let shown = Take { key: &desk.key, run: &run, runs: &runs, ready, unknown };
         Ok(page.show(shown.show()))
     })
     .await

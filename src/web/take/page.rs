@@ -16,6 +16,8 @@ pub struct Take<'a> {
     pub runs: &'a [Listed],
     /// Whether the model has looked at every image.
     pub ready: bool,
+    /// Images of the project that the run does not know.
+    pub unknown: usize,
 }
 
 impl Take<'_> {
@@ -133,6 +135,17 @@ impl Take<'_> {
                 p {
                     "A label for every image this run was trained on: what people said, as it is now, and the model's belief for the others. \
                      Where the model abstained its class is told all the same; look at it before it counts."
+                }
+                @if self.unknown > 0 {
+                    div.note.warn {
+                        p {
+                            @match self.unknown {
+                                1 => "One image of the project is not among them: it came, or was changed, after this training began. ",
+                                _ => { (self.unknown) " images of the project are not among them: they came, or were changed, after this training began. " },
+                            }
+                            a href={ "p/" (self.key) "/train?from=" (self.run.listed.name) } { "Train again" } " to have every image labelled."
+                        }
+                    }
                 }
                 @if self.ready {
                     ul.cards {
