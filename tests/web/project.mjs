@@ -70,7 +70,9 @@ claim("a name that is there twice is told at its class", (await error("classes.1
 claim("a setting that makes no sense is told in its field", (await error("training.lr")).includes("number"), await error("training.lr"));
 await session.accessible(page, "new project with mistakes");
 await page.locator(".class-name").nth(1).fill("<b>rust</b>");
+claim("the banner stays while something is wrong", await page.locator("#form-error").isVisible());
 await page.locator('[id="training.lr"]').fill("");
+claim("and goes with the last mistake", await page.locator("#form-error").isHidden());
 await page.locator('[id="training.epochs"]').fill("3");
 await session.picture(page, "new");
 await page.locator("[type=submit]").click();

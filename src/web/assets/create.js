@@ -171,7 +171,9 @@ function sentence(words) {
 
 // What is being put right is not called wrong any more.
 form.addEventListener("input", (event) => {
-  if (event.target.hasAttribute("aria-invalid")) wrong(event.target.id, "");
+  if (!event.target.hasAttribute("aria-invalid")) return;
+  wrong(event.target.id, "");
+  if (!form.querySelector("[aria-invalid]")) byId("form-error").hidden = true;
 });
 
 function clear() {
