@@ -5,42 +5,41 @@
 //! mistake what the network was taught to overlook.
 
 use image::RgbImage;
-use image_hasher::{HashAlg, Hasher, HasherConfig, ImageHash};
+use image::imageops::{FilterType, grayscale, resize};
 use rayon::prelude::*;
 
 use super::Neighbours;
 
-/// Bits of a hash in a row; 256 in all.
+/// Rows of a hash, and bits in each; 256 in all.
 const SIDE: u32 = 16;
 /// Hashes of near-duplicates differ in at most so many of 256 bits. Scaling and compressing photographs again flips a few.
 const BITS: u32 = 12;
 /// Features of near-duplicates are at least this alike (cosine).
 const COSINE: f32 = 0.95;
 
-/// The perceptual hash of a picture, 256 bits.
+/// The perceptual hash of a picture, 256 bits: whether it gets brighter from each place to the one on its right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look(ImageHash<[u8; 32]>);
+pub struct Look([u16; SIDE as usize]);
 
 impl Look {
     /// Hashes of square pictures of `size * size * 3` bytes each, in order.
     pub fn of_all<'a>(pictures: impl IndexedParallelIterator<Item = &'a [u8]>, size: u32) -> Vec<Self> {
-        pictures.map_init(hasher, |hasher, bytes| Self::with(hasher, bytes, size)).collect()
+        pictures.map(|bytes| Self::of(bytes, size)).collect()
     }
 
-    fn with(hasher: &Hasher<[u8; 32]>, bytes: &[u8], size: u32) -> Self {
+    fn of(bytes: &[u8], size: u32) -> Self {
         // A picture of another length has no look of its own; all of those are black.
         let picture = RgbImage::from_raw(size, size, bytes.to_vec()).unwrap_or_else(|| RgbImage::new(1, 1));
-        Self(hasher.hash_image(&picture))
+        let grid = resize(&grayscale(&picture), SIDE + 1, SIDE, FilterType::Lanczos3);
+        let brighter = |x, y| grid.get_pixel(x, y)[0] < grid.get_pixel(x + 1, y)[0];
+        let row = |y| (0..SIDE).fold(0, |bits, x| bits << 1 | u16::from(brighter(x, y as u32)));
+        Self(std::array::from_fn(row))
     }
 
     /// In how many of 256 bits two differ.
     pub fn distance(&self, other: &Self) -> u32 {
-        self.0.dist(&other.0)
+        self.0.iter().zip(&other.0).map(|(own, other)| (own ^ other).count_ones()).sum()
     }
-}
-
-fn hasher() -> Hasher<[u8; 32]> {
-    HasherConfig::with_bytes_type().hash_size(SIDE, SIDE).hash_alg(HashAlg::Gradient).to_hasher()
 }
 
 /// For each image the first image it is nearly the same as, or itself.
@@ -75,7 +74,6 @@ mod tests {
     use super::*;
     use crate::clustering::{Embedding, Search};
     use burn::tensor::Device;
-    use image::imageops::{FilterType, resize};
     use std::sync::atomic::AtomicBool;
 
     /// A few soft blots; `seed` says where.
@@ -124,9 +122,9 @@ mod tests {
     fn chains_do_not_become_one_group() {
         // Each differs from the next in 8 bits: neighbours are alike, the first and the third are not.
         let look = |i: usize| {
-            let mut bytes = [0u8; 32];
-            bytes[..i].fill(255);
-            Look(ImageHash::from_bytes(&bytes).expect("32 bytes"))
+            let mut rows = [0; SIDE as usize];
+            (0..i).for_each(|eight| rows[eight / 2] |= 0xff << (8 * (eight % 2)));
+            Look(rows)
         };
         let looks: Vec<Look> = (0..5).map(look).collect();
         let rows = Embedding::new(vec![1.0; 5], 1).expect("finite");
