@@ -42,6 +42,17 @@ fn a_dry_run_prints_the_script_and_leaves_nothing() {
 }
 
 #[test]
+fn what_is_frozen_already_is_not_frozen_again() {
+    let world = World::new();
+    for flag in ["--labels", "--settings"] {
+        let train = ["--dry-run", "--", "train", "--project", "p", flag, "frozen"];
+        let script = succeeds(&launch(&world, &train));
+        let frozen = script.matches("--labels").count() + script.matches("--settings").count();
+        assert_eq!(frozen, 1, "{script}");
+    }
+}
+
+#[test]
 fn a_job_is_handed_in_and_told_how_to_follow() {
     let world = World::new();
     std::fs::create_dir(world.path("bin")).expect("a folder");

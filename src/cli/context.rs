@@ -288,7 +288,7 @@ impl Context {
         let set_aside = dataset.manifest.set_aside.len();
         if set_aside > 0 && self.team.is_first() {
             eprintln!(
-                "{set_aside} files are set aside; `harvest scan` and the report list them with reasons"
+                "set aside: {set_aside} of the files; `harvest scan` and the report list them with reasons"
             );
         }
         let split = dataset.split(&self.config, &places)?;

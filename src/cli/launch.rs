@@ -180,10 +180,11 @@ impl Launch {
         let parsed = Arguments::try_parse_from(words).map_err(|error| {
             Usage(format!("the command after `--`: {}", error.render().to_string().trim()))
         })?;
-        let project = |config: &ConfigArguments, frozen: &FrozenArguments| match frozen.labels {
-            Some(_) => Ok(None),
-            None => config.project(),
-        };
+        let project =
+            |config: &ConfigArguments, frozen: &FrozenArguments| match (&frozen.labels, &frozen.settings) {
+                (None, None) => config.project(),
+                _ => Ok(None),
+            };
         match &parsed.verb {
             Verb::Launch(_) => Err(Usage("a job cannot be launched to launch jobs".into()).into()),
             Verb::Train(train) => {
