@@ -66,7 +66,7 @@ impl Tables<'_> {
 
 /// Reads a file.
 pub(super) fn read_file(schema: &Schema, path: &Path, tables: Tables<'_>) -> Result<Values, ConfigError> {
-    read_text(schema, &text_of(path)?, path, tables, &[])
+    read_copy(schema, path, path, tables)
 }
 
 /// Reads `copy` as if it were the file at `path`: places and relative paths are those of `path`.

@@ -1,8 +1,8 @@
 //! Labels, classes and settings as they were at one moment, in files of their own: what a job is given.
 //!
-//! A job reads neither the project's database, which may be on another machine, nor its list of classes and its settings: all may
-//! change while it waits, and a run that goes on must find exactly what it began with. Class numbers lead from what the job made back to the
-//! project's classes, whatever they are called by then.
+//! A job reads neither the project's database, which may be on another machine, nor its list of classes and its settings: all
+//! may change while it waits, and a run that goes on must find exactly what it began with. Class numbers lead from what the job
+//! made back to the project's classes, whatever they are called by then.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ pub enum FrozenError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The project's settings cannot be read.
-    #[error("cannot read the settings `{path}`", path = path.display())]
+    #[error("cannot read the settings `{path}`; nothing was started: look whether the project is still there", path = path.display())]
     Settings {
         /// The project's file.
         path: PathBuf,
