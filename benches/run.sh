@@ -3,22 +3,21 @@
 #
 # usage: benches/run.sh [BINARY]        the program; without, it is built
 #   OUT       folder for the table and the lines of JSON        benches/results
-#   PYTHON    with torch, timm, torchvision, pillow             python3; without them only our numbers are written
+#   PYTHON    with torch, timm, torchvision, pillow, onnxruntime  python3; without them only our numbers are written
 #   THREADS   for both                                          all processors
-#   ROUNDS    times that each side is measured, in turn         3
+#   ROUNDS    times that each side is measured, in turn         5
 #   STEPS     steps of a round                                  7
 #   SECONDS_INPUT   of the input pipeline in each round         10
 #   IMAGES    folder of JPEG or PNG images                      256 drawn pictures of 640 × 480
 #
-# Rounds alternate between the two programs, so that a change of the machine's load meets both; the table shows the
-# fastest round of each, for other work on the machine only ever slows down, and all rounds are in the JSON.
+# Rounds alternate between the two programs, so that a change of the machine's load meets both.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lines.sh"
 OUT=${OUT:-$here/results}
 PYTHON=${PYTHON:-python3}
 THREADS=${THREADS:-$(nproc)}
-ROUNDS=${ROUNDS:-3}
+ROUNDS=${ROUNDS:-5}
 STEPS=${STEPS:-7}
 SECONDS_INPUT=${SECONDS_INPUT:-10}
 harvest=${1:-}
@@ -36,7 +35,7 @@ trap 'rm -rf "$work"' EXIT
 status=0
 
 peer=yes
-"$PYTHON" -c 'import torch, timm, torchvision, PIL' 2>"$work/peer.txt" || {
+"$PYTHON" -c 'import torch, timm, torchvision, PIL, onnxruntime' 2>"$work/peer.txt" || {
     peer=no
     echo "no peer: $(tail -n 1 "$work/peer.txt")"
 }
@@ -55,52 +54,95 @@ measure() {
     fi
 }
 
-# best KEY FILE: the largest value over all rounds.
-best() {
+# medians KEY FILE: the median over all rounds.
+medians() {
     [[ -f $2 ]] || return 0
-    while IFS= read -r line; do printf '%s\n' "$line" >"$work/one"; field "$1" "$work/one"; done <"$2" |
-        sort -g | tail -n 1
+    while IFS= read -r line; do printf '%s\n' "$line" >"$work/one"; field "$1" "$work/one"; done <"$2" | middle
 }
-least() {
-    [[ -f $2 ]] || return 0
-    while IFS= read -r line; do printf '%s\n' "$line" >"$work/one"; field "$1" "$work/one"; done <"$2" |
-        sort -g | head -n 1
+
+# middle: the median of the numbers on standard input.
+middle() {
+    sort -g | awk 'NF { v[++n] = $1 } END { if (n) print (v[int((n + 1) / 2)] + v[int(n / 2) + 1]) / 2 }'
+}
+
+# ratios KEY OURS PEERS: the peer's seconds over ours, round by round: their median, and from where to where they go.
+ratios() {
+    [[ -f $2 && -f $3 ]] || { printf '–'; return; }
+    paste -d '\n' "$2" "$3" | while IFS= read -r a && IFS= read -r b; do
+        printf '%s\n' "$a" >"$work/one" && printf '%s\n' "$b" >"$work/other"
+        ratio "$(field "$1" "$work/other")" "$(field "$1" "$work/one")"
+        echo
+    done >"$work/ratios"
+    printf '**%.2f** (%.2f to %.2f)' "$(middle <"$work/ratios")" "$(sort -g "$work/ratios" | head -n 1)" "$(sort -g "$work/ratios" | tail -n 1)"
 }
 
 {
     echo "# CPU, $(date +%F)"
     echo
     echo "$(what_machine); $THREADS threads; $("$harvest" --version)$(
-        [[ $peer == yes ]] && "$PYTHON" -c 'import torch, torchvision; print(f", PyTorch {torch.__version__}, torchvision {torchvision.__version__}")'
+        [[ $peer == yes ]] && "$PYTHON" -c 'import torch, torchvision, onnxruntime; print(f", PyTorch {torch.__version__}, torchvision {torchvision.__version__}, ONNX Runtime {onnxruntime.__version__}")'
     )."
-    echo "Made by \`benches/run.sh\`: $ROUNDS rounds of each in turn, the fastest of each; all of them in \`$(basename "$lines")\`."
+    echo "Made by \`benches/run.sh\`: $ROUNDS rounds of each in turn; medians, and the ratios of single rounds from the least to the most;"
+    echo "all rounds are in \`$(basename "$lines")\`."
     echo
-    echo "## One FreeMatch training step, float32"
+    echo "## Training steps and inference"
     echo
-    echo "Labelled, weak and strong views a second, masked views included; no view was left out where the share computed is 1."
+    echo "Seconds of a FreeMatch step or a forward pass; all views are computed, but ours learns nothing from weak views and the peer"
+    echo "keeps a graph for them too. The ratio is the peer's time over ours."
     echo
-    echo "| model | batch | unlabelled | ours s | peer s | ours images/s | peer images/s | ratio | ours MiB | peer MiB | strong views computed |"
-    echo "|---|---|---|---|---|---|---|---|---|---|---|"
+    echo "| work | ours s | peer s | ratio | wanted | ours MiB | peer MiB | share | page faults a step |"
+    echo "|---|---|---|---|---|---|---|---|---|"
 } >"$table"
 
-# step MODEL BATCH URATIO [PEER'S MODEL]
-step() {
-    local model=$1 batch=$2 uratio=$3 theirs=${4:-} ours=$work/$1-$2-$3.ours its=$work/$1-$2-$3.peer round
+# pair NAME WANTED KEY: measures the commands in the arrays `ours` and `theirs` in turn and writes a row.
+pair() {
+    local a=$work/$rows.ours b=$work/$rows.peer round
+    rows=$((rows + 1))
     for ((round = 0; round < ROUNDS; round++)); do
-        measure "$ours" "$harvest" bench step --model "$model" --batch "$batch" --uratio "$uratio" --steps "$STEPS" \
-            --device cpu --precision f32 --threads "$THREADS"
-        [[ $peer == no || -z $theirs ]] ||
-            measure "$its" "$PYTHON" "$here/peers/torch_step.py" "$theirs" "$batch" --uratio "$uratio" --steps "$STEPS" \
-                --threads "$THREADS"
+        measure "$a" "${ours[@]}"
+        [[ $peer == no ]] || measure "$b" "${theirs[@]}"
     done
-    local a b
-    a=$(best images_per_second "$ours")
-    b=$(best images_per_second "$its")
-    echo "| $model | $batch | $((batch * uratio)) | $(number "$(least seconds_per_step "$ours")") | $(number "$(least seconds_per_step "$its")") | $(number "$a") | $(number "$b") | $(ratio "$a" "$b") | $(number "$(best peak_mib "$ours")" %.0f) | $(number "$(best peak_mib "$its")" %.0f) | $(number "$(best strong_computed "$ours")") |" >>"$table"
+    local mine its
+    mine=$(medians peak_mib "$a") its=$(medians peak_mib "$b")
+    echo "| $1 | $(number "$(medians "$3" "$a")") | $(number "$(medians "$3" "$b")") | $(ratios "$3" "$a" "$b") | $2 | $(number "$mine" %.0f) | $(number "$its" %.0f) | $(ratio "$mine" "$its") | $(number "$(medians page_faults "$a")" %.0f) |" >>"$table"
 }
-step vit_tiny_patch2_32 8 1 vit_tiny_patch2_32
-# The network of the Fashion-MNIST comparison; its peer is timed by fashion_mnist.sh.
-step resnet8 32 4
+rows=0
+
+# step NAME WANTED MODEL BATCH URATIO PRECISION [MORE...]
+step() {
+    local name=$1 wanted=$2 model=$3 batch=$4 uratio=$5 precision=$6 amp=none
+    shift 6
+    [[ $precision == f32 ]] || amp=bf16
+    ours=("$harvest" bench step --model "$model" --batch "$batch" --uratio "$uratio" --steps "$STEPS" --device cpu
+        --precision "$precision" --threads "$THREADS" --exact "$@")
+    theirs=("$PYTHON" "$here/peers/torch_step.py" "$model" "$batch" --uratio "$uratio" --steps "$STEPS" --amp "$amp" --threads "$THREADS")
+    [[ $model != resnet50 ]] || theirs[2]=resnet50_32
+    pair "$name" "$wanted" seconds_per_step
+}
+step '`vit_tiny_patch2_32`, batch 8, float32' 2.0 vit_tiny_patch2_32 8 1 f32
+step 'the same, best precision each' 1.2 vit_tiny_patch2_32 8 1 auto
+step '`vit_small_patch2_32`, batch 8, float32' 2.0 vit_small_patch2_32 8 1 f32
+step 'the same, best precision each' 1.2 vit_small_patch2_32 8 1 auto
+step '`resnet50` at 32 px, batch 8, float32' 1.2 resnet50 8 1 f32 --image-size 32
+step '`resnet8`, 32 + 128 + 128 images, float32' 1.5 resnet8 32 4 f32
+
+bundle=$work/bundle
+"$harvest" bench inference --passes 1 --device cpu --export "$bundle" >/dev/null || status=1
+for batch in 1 64; do
+    ours=("$harvest" bench inference --batch $batch --passes $((batch == 1 ? 40 : STEPS)) --device cpu --threads "$THREADS")
+    theirs=("$PYTHON" "$here/peers/onnx_infer.py" "$bundle/model.onnx" $batch --passes $((batch == 1 ? 40 : STEPS)) --threads "$THREADS")
+    pair "inference \`vit_tiny_patch16_224\`, batch $batch (ONNX Runtime)" 1.0 seconds_per_pass
+done
+
+# whole COMMAND...: the seconds from its start to its end, as a line of JSON.
+whole() {
+    local begun
+    begun=$(now)
+    "$@" >/dev/null && printf '{"seconds": %s}\n' "$(since "$begun")"
+}
+ours=(whole "$harvest" bench step --model resnet8 --batch 8 --steps 1 --device cpu --threads "$THREADS")
+theirs=(whole "$PYTHON" "$here/peers/torch_step.py" resnet8 8 --steps 1 --threads "$THREADS")
+pair 'start of the program to the end of its third step, `resnet8`, batch 8' 10 seconds
 
 images=${IMAGES:-}
 if [[ -z $images ]]; then
@@ -125,10 +167,10 @@ for size in 224 32; do
             measure "$work/input-$size.peer" "$PYTHON" "$here/peers/torch_augment.py" "$images" --size $size \
                 --workers "$THREADS" --seconds "$SECONDS_INPUT"
     done
-    a=$(best images_per_second "$work/input-$size.ours")
-    b=$(best images_per_second "$work/input-$size.peer")
-    c=$(best images_per_second_first_epoch "$work/input-$size.ours")
-    echo "| $size | $(number "$(best files "$work/input-$size.ours")") | $(number "$a") | $(number "$b") | $(ratio "$a" "$b") | $(number "$c") | $(ratio "$c" "$b") |" >>"$table"
+    a=$(medians images_per_second "$work/input-$size.ours")
+    b=$(medians images_per_second "$work/input-$size.peer")
+    c=$(medians images_per_second_first_epoch "$work/input-$size.ours")
+    echo "| $size | $(number "$(medians files "$work/input-$size.ours")") | $(number "$a") | $(number "$b") | $(ratio "$a" "$b") | $(number "$c") | $(ratio "$c" "$b") |" >>"$table"
 done
 
 measure "$work/manifest" "$harvest" bench manifest --rows 1000000

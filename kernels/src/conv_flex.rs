@@ -5,7 +5,7 @@ use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
 
-/// True for an `f32` tensor of the CPU backend, in an autodiff graph or not.
+/// True for an `f32` tensor of the CPU backend, in an autodiff graph or not, unless the reference is chosen.
 pub(crate) fn flex_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
     fn plain(kind: &DispatchTensorKind) -> bool {
         match kind {
@@ -15,6 +15,9 @@ pub(crate) fn flex_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
             }
             _ => false,
         }
+    }
+    if !crate::choice::fused() {
+        return false;
     }
     match &tensor.clone().into_dispatch().kind {
         DispatchTensorKind::Autodiff(inner) => plain(inner),

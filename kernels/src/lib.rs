@@ -2,13 +2,14 @@
 //!
 //! Every operation has two faces: `name`, which picks the fastest implementation for the tensor's device, and
 //! `name_reference`, the same mathematics in burn's own operations. The reference is the contract: tests hold the
-//! fused version to it, forward and backward.
+//! fused version to it, forward and backward. [`choose`] has all of a process take the reference.
 
 mod attention;
 mod batch_norm;
 mod channel_affine;
 mod channel_cpu;
 mod channel_loops;
+mod choice;
 mod conv;
 mod conv_cpu;
 mod conv_flex;
@@ -33,6 +34,7 @@ pub use batch_norm::{
     batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
 };
 pub use channel_affine::{channel_affine, channel_affine_reference};
+pub use choice::{Kernels, choose};
 pub use conv::{conv2d, conv2d_reference};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};

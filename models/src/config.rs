@@ -166,6 +166,18 @@ impl ClassifierConfig {
         }
     }
 
+    /// For images of another size; `None` leaves it. [`Self::validate`] tells whether there is such a network.
+    pub fn with_image_size(mut self, size: Option<usize>) -> Self {
+        let own = match &mut self {
+            ClassifierConfig::Vit(config) => &mut config.image_size,
+            ClassifierConfig::ResNet(config) => &mut config.image_size,
+            ClassifierConfig::EfficientNet(config) => &mut config.image_size,
+            ClassifierConfig::ConvNext(config) => &mut config.image_size,
+        };
+        *own = size.unwrap_or(*own);
+        self
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         match self {

@@ -6,6 +6,7 @@
 //! - [`allreduce()`]: sums over ranks, of many sizes;
 //! - [`expected()`]: what is to be expected of many ranks, by the model in [`cost`];
 //! - [`simclr()`]: a step of pretraining without labels;
+//! - [`inference()`]: a network over images, forward alone;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
 //! - [`nccl()`]: sums on a GPU, right or wrong;
@@ -22,6 +23,7 @@ mod allreduce;
 pub mod cost;
 mod expected;
 mod figures;
+mod inference;
 mod input;
 mod launch;
 mod manifest;
@@ -42,6 +44,7 @@ pub use allreduce::{
 };
 pub use expected::{ExpectedOptions, ExpectedReport, expected};
 pub use figures::draw_predictions;
+pub use inference::{InferenceOptions, InferenceReport, inference};
 pub use input::{InputOptions, InputReport, input};
 pub use launch::{LaunchError, LaunchOptions, Launched, launch};
 pub use manifest::{ManifestOptions, ManifestReport, manifest};
@@ -136,6 +139,9 @@ pub enum BenchError {
     /// The page.
     #[error(transparent)]
     Page(#[from] PageError),
+    /// A bundle cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] crate::inference::BundleError),
     /// No temporary folder.
     #[error("cannot make a temporary folder; set TMPDIR to a folder that may be written to")]
     Temporary(#[source] std::io::Error),

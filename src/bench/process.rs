@@ -17,6 +17,18 @@ pub fn peak_of(status: &str) -> Option<u64> {
     Some((kib / 1024.0).round() as u64)
 }
 
+/// Page faults of this process so far; `None` where the system does not tell.
+pub fn page_faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field, the program's name in parentheses, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    // Fields 10 and 12 of proc(5): minor and major faults; the third is the first of `rest`.
+    let mut fields = rest.split_ascii_whitespace();
+    let minor: u64 = fields.nth(7)?.parse().ok()?;
+    let major: u64 = fields.nth(1)?.parse().ok()?;
+    Some(minor + major)
+}
+
 /// Memory that the device's allocator has taken, in MiB; `None` on the CPU.
 ///
 /// The allocator hands nothing back by itself, so this is at least the peak of what was in use: where PyTorch's

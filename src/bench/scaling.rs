@@ -317,16 +317,19 @@ mod tests {
 
     use super::*;
     use crate::algorithms::AlgorithmName;
+    use crate::config::KernelChoice;
 
     fn options(scaling: Scaling) -> ScalingOptions {
         let step = StepOptions {
             model: "resnet8".to_owned(),
+            image_size: None,
             algorithm: AlgorithmName::FreeMatch,
             batch: 4,
             uratio: 2,
             steps: 4,
             device: "cpu".to_owned(),
             precision: Precision::F32,
+            kernels: KernelChoice::Fused,
             classes: 3,
             threads: None,
             exact: false,

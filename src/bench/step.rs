@@ -10,11 +10,11 @@ use harvest_models::ClassifierConfig;
 use serde::Serialize;
 
 use super::nccl::of_one_rank;
-use super::process::{peak_host_mib, program, reserved_device_mib};
+use super::process::{page_faults, peak_host_mib, program, reserved_device_mib};
 use super::{BenchError, limit_threads, parse_choice, significant};
 use crate::algorithms::{AlgorithmConfig, AlgorithmName, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
-use crate::config::{AlignmentTarget, DistributionConfig, Precision, Switch, TrainingConfig};
+use crate::config::{AlignmentTarget, DistributionConfig, KernelChoice, Precision, Switch, TrainingConfig};
 use crate::device;
 use crate::training::{Crew, HostBatch, Session, Setup};
 
@@ -27,6 +27,9 @@ pub struct StepOptions {
     /// A preset's name.
     #[arg(long, default_value = "vit_tiny_patch2_32")]
     pub model: String,
+    /// Side of the images in pixels; without, the preset's.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
     /// The algorithm.
     #[arg(long, default_value = "freematch", value_parser = parse_choice::<AlgorithmName>)]
     pub algorithm: AlgorithmName,
@@ -45,6 +48,9 @@ pub struct StepOptions {
     /// f32, bf16 or auto.
     #[arg(long, default_value = "f32", value_parser = parse_choice::<Precision>)]
     pub precision: Precision,
+    /// fused, or reference for burn's own operations.
+    #[arg(long, default_value = "fused", value_parser = parse_choice::<KernelChoice>)]
+    pub kernels: KernelChoice,
     /// Number of classes.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
     pub classes: u32,
@@ -69,6 +75,8 @@ pub struct StepReport {
     pub program: String,
     /// The preset.
     pub model: String,
+    /// Side of the images in pixels.
+    pub image_size: usize,
     /// The algorithm.
     pub algorithm: &'static str,
     /// Labelled images a step.
@@ -79,6 +87,8 @@ pub struct StepReport {
     pub device: &'static str,
     /// `none` or `bf16`.
     pub amp: &'static str,
+    /// `fused` or `reference`.
+    pub kernels: KernelChoice,
     /// Number of classes.
     pub classes: u32,
     /// Threads on the CPU.
@@ -95,6 +105,8 @@ pub struct StepReport {
     pub seconds_slowest: f64,
     /// Labelled, weak and strong views a second, whether or not a masked one was left out.
     pub images_per_second: f64,
+    /// Page faults a step, mean over the measured ones; nothing where the system does not tell.
+    pub page_faults: Option<f64>,
     /// Most memory in use: of the process on the CPU, taken by the allocator on a GPU.
     pub peak_mib: Option<u64>,
     /// Most memory of the process, on any device.
@@ -115,8 +127,11 @@ pub struct StepReport {
 /// If there is no such device or preset, or the device fails.
 pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     let threads = limit_threads(options.threads)?;
+    harvest_kernels::choose(options.kernels.into());
     let device = device::by_name(&options.device)?;
-    let model = ClassifierConfig::preset(&options.model, options.classes as usize)?;
+    let model = ClassifierConfig::preset(&options.model, options.classes as usize)?
+        .with_image_size(options.image_size);
+    model.validate()?;
     let training = TrainingConfig {
         batch: options.batch,
         unlabelled_ratio: options.uratio,
@@ -154,7 +169,11 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     let views = session.views();
     let skips = !options.exact && model.rows_are_independent();
     let (mut seconds, mut masks, mut computed, mut loss) = (Vec::new(), 0.0, 0.0, f64::NAN);
+    let mut faults = None;
     for number in 0..WARM_UP + options.steps {
+        if number == WARM_UP {
+            faults = page_faults();
+        }
         let batch = HostBatch::noise(options.batch as usize, unlabelled, views, &model, u64::from(number));
         sync(&device)?;
         let start = Instant::now();
@@ -177,6 +196,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
             computed += rows as f64 / unlabelled as f64;
         }
     }
+    let faults = page_faults().zip(faults).map(|(after, before)| (after - before) as f64);
     seconds.sort_by(f64::total_cmp);
     let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
     let images = f64::from(options.batch) * (1.0 + views.count() as f64 * f64::from(options.uratio));
@@ -189,10 +209,12 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     Ok(StepReport {
         program: program(),
         model: options.model.clone(),
+        image_size: model.image_size(),
         algorithm: options.algorithm.as_str(),
         batch: options.batch,
         uratio: options.uratio,
         device: device::describe(&device),
+        kernels: options.kernels,
         amp: if bf16 { "bf16" } else { "none" },
         classes: options.classes,
         threads,
@@ -202,6 +224,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         seconds_fastest: significant(seconds[0]),
         seconds_slowest: significant(seconds[seconds.len() - 1]),
         images_per_second: significant(images / median),
+        page_faults: faults.map(|faults| significant(faults / steps)),
         peak_mib: reserved_device_mib(&device).or_else(peak_host_mib),
         peak_host_mib: peak_host_mib(),
         skip_masked: skips,
@@ -222,12 +245,14 @@ mod tests {
     fn options(model: &str) -> StepOptions {
         StepOptions {
             model: model.to_owned(),
+            image_size: None,
             algorithm: AlgorithmName::FreeMatch,
             batch: 2,
             uratio: 2,
             steps: 3,
             device: "cpu".to_owned(),
             precision: Precision::F32,
+            kernels: KernelChoice::Fused,
             classes: 3,
             threads: None,
             exact: false,

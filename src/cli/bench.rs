@@ -3,10 +3,11 @@
 use clap::{Args, Subcommand};
 
 use crate::bench::{
-    AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InputOptions, LaunchOptions, ManifestOptions,
-    NcclOptions, NeighbourOptions, PageOptions, ParityOptions, PictureOptions, Ranks, ScalingOptions,
-    SimClrOptions, StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions, expected, input,
-    launch, manifest, nccl, neighbours, page, parity, pictures, scaling, simclr, step,
+    AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InferenceOptions, InputOptions, LaunchOptions,
+    ManifestOptions, NcclOptions, NeighbourOptions, PageOptions, ParityOptions, PictureOptions, Ranks,
+    ScalingOptions, SimClrOptions, StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions,
+    expected, inference, input, launch, manifest, nccl, neighbours, page, parity, pictures, scaling, simclr,
+    step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -16,6 +17,8 @@ pub enum Bench {
     Step(StepOptions),
     /// A step with each algorithm, relative to FixMatch; a line for each.
     Algorithms(AlgorithmsOptions),
+    /// A network over images, forward alone.
+    Inference(InferenceOptions),
     /// A step of SimCLR.
     Simclr(SimClrOptions),
     /// Images a second through decoding, cache, views and upload.
@@ -49,6 +52,7 @@ impl Bench {
                     println!("{}", serde_json::to_string(&report)?);
                 }
             }
+            Self::Inference(options) => println!("{}", serde_json::to_string(&inference(&options)?)?),
             Self::Simclr(options) => println!("{}", serde_json::to_string(&simclr(&options)?)?),
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),

@@ -42,6 +42,9 @@ pub struct ConfigArguments {
     /// cpu, cuda, cuda:N, or auto for the best there is.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+    /// fused, or reference for burn's own operations: slower, to see whether a kernel is at fault.
+    #[arg(long, value_name = "KERNELS")]
+    pub kernels: Option<String>,
     /// Folder of images, or CSV file of path,label.
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
@@ -173,6 +176,9 @@ impl ConfigArguments {
         if let Some(device) = &self.device {
             sources.overrides.push(Override::flag("--device", "run.device", device));
         }
+        if let Some(kernels) = &self.kernels {
+            sources.overrides.push(Override::flag("--kernels", "run.kernels", kernels));
+        }
         if let Some(data) = &self.data {
             sources.overrides.push(Override::flag("--data", "data.root", data.display()));
         }
@@ -187,8 +193,10 @@ impl ConfigArguments {
         };
         let classes = classes.filter(|classes| classes.len() >= 2);
         let classes = classes.map(|classes| classes.for_data()).transpose()?;
+        let config = resolve(&sources)?;
+        harvest_kernels::choose(config.value.run.kernels.into());
         Ok(Context {
-            config: resolve(&sources)?,
+            config,
             sources,
             project,
             classes,

@@ -44,8 +44,8 @@ pub use resolve::{
 };
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
-    Config, ConfigPath, DataConfig, EmaStatistics, ModelConfig, OptimizerName, Precision, RunConfig,
-    SourceKind, Switch, TrainingConfig, TuningName,
+    Config, ConfigPath, DataConfig, EmaStatistics, KernelChoice, ModelConfig, OptimizerName, Precision,
+    RunConfig, SourceKind, Switch, TrainingConfig, TuningName,
 };
 pub use site::{Partition, Site};
 pub use suggest::nearest;

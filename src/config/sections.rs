@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harvest_kernels::Kernels;
 use harvest_models::LoadOptions;
 use serde::{Deserialize, Serialize};
 
@@ -292,12 +293,34 @@ pub enum Switch {
     Off,
 }
 
-/// Where a run takes place; nothing here changes a result, nor tells one run from another.
+/// What computes an operation that has a fused implementation and a plain reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelChoice {
+    /// The fused one, where there is one for the device.
+    #[default]
+    Fused,
+    /// The reference: slower, to see whether a kernel is at fault.
+    Reference,
+}
+
+impl From<KernelChoice> for Kernels {
+    fn from(choice: KernelChoice) -> Self {
+        match choice {
+            KernelChoice::Fused => Self::Fused,
+            KernelChoice::Reference => Self::Reference,
+        }
+    }
+}
+
+/// Where a run takes place; nothing here changes a result but for rounding, nor tells one run from another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// `fused`, or `reference` for burn's own operations.
+    pub kernels: KernelChoice,
     /// Folder that holds the run folders; unset, `runs` in the project, else in the current folder.
     pub folder: Option<ConfigPath>,
     /// On several ranks: seconds without a sign of life after which a rank counts as lost, and the job ends.
@@ -308,7 +331,13 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { device: "auto".into(), folder: None, limit_seconds: 600, node_cache: None }
+        Self {
+            device: "auto".into(),
+            kernels: KernelChoice::Fused,
+            folder: None,
+            limit_seconds: 600,
+            node_cache: None,
+        }
     }
 }
 

@@ -82,23 +82,16 @@ pub fn network_config(
     settings: &ModelConfig,
     classes: usize,
 ) -> Result<ClassifierConfig, harvest_models::ConfigError> {
-    let mut config = ClassifierConfig::preset(&settings.name, classes)?;
-    match &mut config {
-        ClassifierConfig::Vit(vit) => {
-            vit.image_size = settings.image_size.map_or(vit.image_size, |size| size as usize);
-            vit.drop_path = settings.drop_path.unwrap_or(vit.drop_path);
-        }
-        ClassifierConfig::ResNet(resnet) => {
-            resnet.image_size = settings.image_size.map_or(resnet.image_size, |size| size as usize);
-        }
-        ClassifierConfig::EfficientNet(net) => {
-            net.image_size = settings.image_size.map_or(net.image_size, |size| size as usize);
-            net.drop_path = settings.drop_path.unwrap_or(net.drop_path);
-        }
-        ClassifierConfig::ConvNext(net) => {
-            net.image_size = settings.image_size.map_or(net.image_size, |size| size as usize);
-            net.drop_path = settings.drop_path.unwrap_or(net.drop_path);
-        }
+    let size = settings.image_size.map(|size| size as usize);
+    let mut config = ClassifierConfig::preset(&settings.name, classes)?.with_image_size(size);
+    let own = match &mut config {
+        ClassifierConfig::Vit(vit) => Some(&mut vit.drop_path),
+        ClassifierConfig::ResNet(_) => None,
+        ClassifierConfig::EfficientNet(net) => Some(&mut net.drop_path),
+        ClassifierConfig::ConvNext(net) => Some(&mut net.drop_path),
+    };
+    if let (Some(own), Some(asked)) = (own, settings.drop_path) {
+        *own = asked;
     }
     config.validate()?;
     Ok(config)

@@ -4,6 +4,7 @@ mod algorithms;
 mod checkpoints;
 mod determinism;
 mod divergence;
+mod kernels;
 mod kill;
 mod labels;
 mod resume;

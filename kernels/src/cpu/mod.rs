@@ -19,9 +19,12 @@ use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-/// Whether `tensor` may take the path of this module: `f32`, on the CPU backend, in a graph or not, not empty.
+/// Whether `tensor` may take the path of this module: chosen, `f32`, on the CPU backend, in a graph or not, not empty.
 pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && tensor.device() == Device::flex() && tensor.shape().num_elements() > 0
+    crate::choice::fused()
+        && tensor.dtype() == DType::F32
+        && tensor.device() == Device::flex()
+        && tensor.shape().num_elements() > 0
 }
 
 /// The tensor with its values in row-major order, without a copy where they are already.
