@@ -10,6 +10,7 @@ mod channel_affine;
 mod channel_cpu;
 mod channel_loops;
 mod choice;
+mod class_attention;
 mod conv;
 mod conv_cpu;
 mod conv_flex;
@@ -35,6 +36,7 @@ pub use batch_norm::{
 };
 pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use choice::{Kernels, choose};
+pub use class_attention::{class_attention, class_attention_reference};
 pub use conv::{conv2d, conv2d_reference};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};

@@ -192,9 +192,15 @@ impl Vit {
         let path = mode.drop_path(&self.rates, &images);
         let mut tokens = self.embed(images); // eq. 1: `[B, 1 + R + T, D]`
         for (i, block) in self.blocks.iter().enumerate() {
-            tokens = mode.tap(tokens, self.blocks.len() - i);
-            tokens =
-                block.forward(tokens, [2 * i, 2 * i + 1].map(|branch| path.keep(branch)), self.precision); // eq. 2, 3
+            let left = self.blocks.len() - i;
+            tokens = mode.tap(tokens, left);
+            // Tokens act on each other in attention alone: of the last block only what is read of it need be computed.
+            let wanted = match self.pooling {
+                Pooling::ClassToken if left == 1 => Wanted::ClassToken,
+                _ => Wanted::AllTokens,
+            };
+            let keep = [2 * i, 2 * i + 1].map(|branch| path.keep(branch));
+            tokens = block.forward(tokens, wanted, keep, self.precision); // eq. 2, 3
         }
         let features = mode.tap(self.pool(tokens), 0); // eq. 4
         // The head is small: in `f32` it costs nothing and the logits keep all their bits.
@@ -309,10 +315,17 @@ impl Block {
         }
     }
 
-    /// Tokens `[B, 1 + R + T, D]`; `keep`: the branches' factors from stochastic depth.
-    fn forward(&self, x: Tensor<3>, keep: [Option<Tensor<1>>; 2], precision: Precision) -> Tensor<3> {
+    /// Tokens `[B, 1 + R + T, D]`; `keep`: the branches' factors from stochastic depth. Returns the wanted tokens.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        wanted: Wanted,
+        keep: [Option<Tensor<1>>; 2],
+        precision: Precision,
+    ) -> Tensor<3> {
         let [keep_attention, keep_mlp] = keep;
-        let branch = self.attn.forward(self.norm1.forward(x.clone()), precision);
+        let branch = self.attn.forward(self.norm1.forward(x.clone()), wanted, precision);
+        let x = wanted.of(x);
         let x = harvest_kernels::residual(x, scaled(&self.ls1, leave(branch)), keep_attention);
         let branch = self.mlp.forward(self.norm2.forward(x.clone()), precision);
         harvest_kernels::residual(x, scaled(&self.ls2, leave(branch)), keep_mlp)
@@ -334,9 +347,33 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let mixed = harvest_kernels::attention(self.qkv.forward(x, precision), self.heads);
+    fn forward(&self, x: Tensor<3>, wanted: Wanted, precision: Precision) -> Tensor<3> {
+        let mixed = match wanted {
+            Wanted::ClassToken if self.qkv.low_rank.is_none() => {
+                let (weight, bias) =
+                    (precision.enter(self.qkv.weight.val()), precision.enter(self.qkv.bias.val()));
+                harvest_kernels::class_attention(precision.enter(x), weight, bias, self.heads)
+            }
+            _ => wanted.of(harvest_kernels::attention(self.qkv.forward(x, precision), self.heads)),
+        };
         self.proj.forward(mixed, precision)
+    }
+}
+
+/// Which of a block's results are read.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    AllTokens,
+    ClassToken,
+}
+
+impl Wanted {
+    /// These of the tokens `[B, T, D]`.
+    fn of(self, tokens: Tensor<3>) -> Tensor<3> {
+        match self {
+            Wanted::AllTokens => tokens,
+            Wanted::ClassToken => tokens.narrow(1, 0, 1),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod class_attention;
 pub(crate) mod depthwise;
 pub(crate) mod gelu;
 pub(crate) mod layer_norm;
