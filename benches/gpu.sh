@@ -6,9 +6,12 @@
 #   OUT      folder for gpu.log, gpu.jsonl and gpu.md            benches/results
 #   DEVICE   cuda:N                                              cuda:0
 #   PYTHON   python3
-#   PARTS    of: doctor demo parity nccl step algorithms         all of them
+#   PARTS    of: doctor demo parity step profile nccl algorithms  all of them
 #   BUCKETS  of the part nccl: MODEL:BATCH                        see below
 #   MODELS   of the step: MODEL:BATCH, or MODEL:BATCH:URATIO     see below
+#   COMPILE  also compare with torch.compile in bf16             yes
+#   PROFILED of the profile: MODEL:BATCH                         see below
+#   PEAK     10¹² operations a second of the GPU, dense bf16     by its name, where known
 #   LIMIT    seconds a single command may take                   300
 #   STEPS    measured steps                                      20
 #
@@ -20,11 +23,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 OUT=${OUT:-$here/results}
 DEVICE=${DEVICE:-cuda:0}
 PYTHON=${PYTHON:-python3}
-PARTS=${PARTS:-doctor demo parity nccl step algorithms}
+PARTS=${PARTS:-doctor demo parity step profile nccl algorithms}
 LIMIT=${LIMIT:-300}
 STEPS=${STEPS:-20}
 BUCKETS=${BUCKETS:-vit_tiny_patch2_32:64 vit_small_patch2_32:64 resnet50_32:64}
-MODELS=${MODELS:-vit_tiny_patch2_32:8 vit_tiny_patch2_32:64 vit_small_patch2_32:64 vit_base_patch16_96:64 vit_base_patch16_224:16 resnet50_32:64 resnet50:16}
+MODELS=${MODELS:-vit_tiny_patch2_32:8 vit_tiny_patch2_32:64 vit_small_patch2_32:64 vit_base_patch16_96:64 vit_base_patch16_224:32 resnet50_32:64 resnet50:32}
+COMPILE=${COMPILE:-yes}
+PROFILED=${PROFILED:-vit_small_patch2_32:64 vit_base_patch16_224:32 resnet50:32}
 harvest=$(realpath "${1:-$here/../target/release/harvest}")
 [[ -x $harvest ]] || {
     echo "there is no program $harvest; build it with: cargo build --release --features cuda" >&2
@@ -69,6 +74,15 @@ say "$0 $harvest, DEVICE=$DEVICE PARTS=$PARTS"
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 4)
 gpu=${gpu:-unknown, nvidia-smi does not answer}
 say "GPU: $gpu"
+# Of data sheets, without sparsity.
+case $gpu in
+    *H100* | *H200*) peak=989 ;;
+    *A100*) peak=312 ;;
+    *L40S*) peak=362 ;;
+    *A10*) peak=125 ;;
+    *) peak= ;;
+esac
+peak=${PEAK:-$peak}
 say "$("$harvest" --version 2>&1)"
 
 ! wanted doctor || part doctor "$harvest" doctor
@@ -77,6 +91,60 @@ say "$("$harvest" --version 2>&1)"
 if wanted parity; then
     for precision in f32 bf16; do
         part "parity, $precision" "$harvest" bench parity --device "$DEVICE" --precision $precision
+    done
+fi
+
+rows=()
+if wanted step; then
+    peer=yes
+    "$PYTHON" -c 'import torch, timm, torchvision; assert torch.cuda.is_available(), "torch sees no GPU"; print("PyTorch", torch.__version__)' \
+        >"$work/peer.txt" 2>&1 || peer=no
+    say "" "peer: $(tail -n 1 "$work/peer.txt")"
+    for entry in $MODELS; do
+        IFS=: read -r model batch uratio <<<"$entry"
+        uratio=${uratio:-1}
+        name="$model $batch+$((batch * uratio))"
+        for precision in f32 bf16; do
+            amp=none
+            [[ $precision == f32 ]] || amp=$precision
+            ours=$work/ours its=$work/its compiled=$work/compiled
+            : >"$ours" && : >"$its" && : >"$compiled"
+            part "step $name $precision" "$harvest" bench step --model "$model" --batch "$batch" --uratio "$uratio" \
+                --device "$DEVICE" --precision $precision --steps "$STEPS" --exact &&
+                cp "$work/output" "$ours" && cat "$ours" >>"$lines"
+            theirs=("$PYTHON" "$here/peers/torch_step.py" "$model" "$batch" --uratio "$uratio" --device "$DEVICE" --amp "$amp" --steps "$STEPS")
+            if [[ $peer == yes ]]; then
+                part "peer $name $precision" "${theirs[@]}" &&
+                    tail -n 1 "$work/output" >"$its" && cat "$its" >>"$lines"
+                [[ $COMPILE != yes || $precision != bf16 ]] || {
+                    part "peer $name $precision, compiled" "${theirs[@]}" --compile &&
+                        tail -n 1 "$work/output" >"$compiled" && cat "$compiled" >>"$lines"
+                }
+            fi
+            a=$(field seconds_per_step "$ours") b=$(field seconds_per_step "$its") c=$(field seconds_per_step "$compiled")
+            t=$(field tflops "$ours")
+            share=$(awk -v t="$t" -v p="$peak" 'BEGIN { if (t > 0 && p > 0) printf "%.0f %%", 100 * t / p; else printf "–" }')
+            [[ $precision == bf16 ]] || share=–
+            rows+=("| $model | $batch | $((batch * uratio)) | $precision | $(number "$a") | $(number "$b") | $(number "$c") | $(ratio "$b" "$a") | $(ratio "$c" "$a") | $(number "$t") | $share | $(number "$(field peak_mib "$ours")") | $(number "$(field peak_mib "$its")") |")
+        done
+    done
+fi
+
+# Where the time goes: each kernel's share of the GPU's time, as cubecl measures them one by one.
+if wanted profile; then
+    for entry in $PROFILED; do
+        IFS=: read -r model batch <<<"$entry"
+        part "profile $model $batch" env CUBECL_DEBUG_LOG="$work/profile" \
+            "$harvest" bench step --model "$model" --batch "$batch" --device "$DEVICE" --precision bf16 --steps 3 --exact
+        say "" "kernels of $model, batch $batch, over five steps:"
+        # "| 12.3µs | NAME": the sum of each name, the largest first.
+        awk -F'|' '/^\| *[0-9.]+(ns|µs|ms|s) *\|/ {
+            time = $2; gsub(/ /, "", time); value = time + 0
+            if (time ~ /ns$/) value /= 1e6; else if (time ~ /µs$/) value /= 1e3; else if (time !~ /ms$/) value *= 1e3
+            name = $3; sub(/^ */, "", name); sum[name] += value; count[name]++; all += value
+        } END { for (name in sum) printf "%9.2f ms %5.1f %% %6d × %s\n", sum[name], 100 * sum[name] / all, count[name], substr(name, 1, 120) }' \
+            "$work/profile" 2>/dev/null | sort -rn | head -n 25 | tee -a "$log"
+        rm -f "$work/profile"
     done
 fi
 
@@ -116,35 +184,6 @@ fi
 ! wanted algorithms || part algorithms env OUT="$OUT" DEVICE="$DEVICE" STEPS="$STEPS" \
     MODELS="vit_tiny_patch2_32:64:1 resnet50_32:64:1" "$here/algorithms.sh" "$harvest"
 
-rows=()
-if wanted step; then
-    peer=yes
-    "$PYTHON" -c 'import torch, timm, torchvision; assert torch.cuda.is_available(), "torch sees no GPU"; print("PyTorch", torch.__version__)' \
-        >"$work/peer.txt" 2>&1 || peer=no
-    say "" "peer: $(tail -n 1 "$work/peer.txt")"
-    for entry in $MODELS; do
-        IFS=: read -r model batch uratio <<<"$entry"
-        uratio=${uratio:-1}
-        for precision in f32 bf16; do
-            amp=none
-            [[ $precision == f32 ]] || amp=$precision
-            ours=$work/ours its=$work/its
-            : >"$ours" && : >"$its"
-            part "step $model $batch+$((batch * uratio)) $precision" "$harvest" bench step --model "$model" \
-                --batch "$batch" --uratio "$uratio" --device "$DEVICE" --precision $precision --steps "$STEPS" &&
-                cp "$work/output" "$ours" && cat "$ours" >>"$lines"
-            if [[ $peer == yes ]]; then
-                part "peer $model $batch+$((batch * uratio)) $precision" "$PYTHON" "$here/peers/torch_step.py" "$model" \
-                    "$batch" --uratio "$uratio" --device "$DEVICE" --amp $amp --steps "$STEPS" &&
-                    tail -n 1 "$work/output" >"$its" && cat "$its" >>"$lines"
-            fi
-            a=$(field images_per_second "$ours")
-            b=$(field images_per_second "$its")
-            rows+=("| $model | $batch | $((batch * uratio)) | $precision | $(number "$(field seconds_per_step "$ours")") | $(number "$(field seconds_per_step "$its")") | $(number "$a") | $(number "$b") | $(ratio "$a" "$b") | $(number "$(field peak_mib "$ours")") | $(number "$(field peak_mib "$its")") | $(number "$(field strong_computed "$ours")") |")
-        done
-    done
-fi
-
 {
     echo "# GPU, $(date --iso-8601=seconds)"
     echo
@@ -153,11 +192,12 @@ fi
         echo
         echo "## One FreeMatch training step"
         echo
-        echo "f32 multiplies as TF32 on both sides. Memory: ours what the allocator has taken from the GPU, the peer's what was"
-        echo "in use at most."
+        echo "Seconds; ratios are the peer's time over ours. All views are computed. f32 multiplies as TF32 on both sides. Tflop/s: what"
+        echo "the networks' products and convolutions need, and its share of the GPU's peak in bf16. Memory: ours what the allocator"
+        echo "has taken from the GPU, the peer's what was in use at most."
         echo
-        echo "| model | batch | unlabelled | precision | ours s | peer s | ours images/s | peer images/s | ratio | ours MiB | peer MiB | strong views computed |"
-        echo "|---|---|---|---|---|---|---|---|---|---|---|---|"
+        echo "| model | batch | unlabelled | precision | ours s | peer s | compiled s | ratio | ratio to compiled | Tflop/s | of the peak | ours MiB | peer MiB |"
+        echo "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
         printf '%s\n' "${rows[@]}"
     fi
     if ((${#bucket_rows[@]})); then

@@ -39,6 +39,7 @@ mod tracking;
 mod tuning;
 pub mod vit;
 mod weights;
+mod work;
 
 pub use auxiliary::AuxiliaryHead;
 pub use classifier::{Classifier, Output};

@@ -64,7 +64,7 @@ pub enum BlockKind {
 }
 
 impl BlockKind {
-    fn expansion(self) -> usize {
+    pub(crate) fn expansion(self) -> usize {
         match self {
             BlockKind::Basic => 1,
             BlockKind::Bottleneck => 4,
@@ -91,14 +91,14 @@ impl ResNetConfig {
     }
 
     /// Channels inside a block whose stage has `planes`.
-    fn inner(&self, planes: usize) -> usize {
+    pub(crate) fn inner(&self, planes: usize) -> usize {
         match self.block {
             BlockKind::Basic => planes,
             BlockKind::Bottleneck => planes * self.width / 64,
         }
     }
 
-    fn features(&self) -> usize {
+    pub(crate) fn features(&self) -> usize {
         (self.planes << (self.blocks.len() - 1)) * self.block.expansion()
     }
 }

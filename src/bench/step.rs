@@ -105,6 +105,9 @@ pub struct StepReport {
     pub seconds_slowest: f64,
     /// Labelled, weak and strong views a second, whether or not a masked one was left out.
     pub images_per_second: f64,
+    /// 10¹² additions and multiplications a second, of those that the network's matrix products and convolutions need for the
+    /// views that were computed: forward for weak views, forward and twice that for others. Not for every network.
+    pub tflops: Option<f64>,
     /// Page faults a step, mean over the measured ones; nothing where the system does not tell.
     pub page_faults: Option<f64>,
     /// Most memory in use: of the process on the CPU, taken by the allocator on a GPU.
@@ -224,6 +227,12 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         seconds_fastest: significant(seconds[0]),
         seconds_slowest: significant(seconds[seconds.len() - 1]),
         images_per_second: significant(images / median),
+        tflops: model.forward_flops().map(|flops| {
+            let (weak, strong) = (views.weak as f64, views.strong as f64 * computed / steps);
+            let unlabelled = weak + 3.0 * strong;
+            let passes = f64::from(options.batch) * (3.0 + unlabelled * f64::from(options.uratio));
+            significant(passes * flops / median / 1e12)
+        }),
         page_faults: faults.map(|faults| significant(faults / steps)),
         peak_mib: reserved_device_mib(&device).or_else(peak_host_mib),
         peak_host_mib: peak_host_mib(),
