@@ -6,6 +6,7 @@
 //! - [`allreduce()`]: sums over ranks, of many sizes;
 //! - [`expected()`]: what is to be expected of many ranks, by the model in [`cost`];
 //! - [`simclr()`]: a step of pretraining without labels;
+//! - [`sizes()`]: a step at many sizes, drawn;
 //! - [`inference()`]: a network over images, forward alone;
 //! - [`input()`]: images a second through decoding, cache, views and upload;
 //! - [`manifest()`]: lists of a million images;
@@ -35,6 +36,7 @@ mod pictures;
 mod process;
 mod scaling;
 mod simclr;
+mod sizes;
 mod step;
 
 pub use algorithms::{AlgorithmReport, AlgorithmsOptions, algorithms};
@@ -55,6 +57,7 @@ pub use parity::{Check, ParityOptions, ParityReport, Subject, parity};
 pub use pictures::{PictureOptions, pictures};
 pub use scaling::{Ranks, ScalingOptions, ScalingReport, scaling};
 pub use simclr::{SimClrOptions, SimClrReport, simclr};
+pub use sizes::{Axis, Curve, SizeReport, SizesOptions, sizes};
 pub use step::{StepOptions, StepReport, step};
 
 /// Why something could not be measured.

@@ -129,11 +129,16 @@ pub struct StepReport {
 /// # Errors
 /// If there is no such device or preset, or the device fails.
 pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
-    let threads = limit_threads(options.threads)?;
-    harvest_kernels::choose(options.kernels.into());
-    let device = device::by_name(&options.device)?;
+    limit_threads(options.threads)?;
     let model = ClassifierConfig::preset(&options.model, options.classes as usize)?
         .with_image_size(options.image_size);
+    measure(options, &model)
+}
+
+/// [`step`] of this network, whatever `options.model` names.
+pub(super) fn measure(options: &StepOptions, model: &ClassifierConfig) -> Result<StepReport, BenchError> {
+    harvest_kernels::choose(options.kernels.into());
+    let device = device::by_name(&options.device)?;
     model.validate()?;
     let training = TrainingConfig {
         batch: options.batch,
@@ -155,7 +160,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     let unlabelled = (options.batch * options.uratio) as usize;
     let mut session = Session::new(
         Setup {
-            model: &model,
+            model,
             algorithm: &algorithm,
             training: &training,
             distribution: DistributionConfig::default(),
@@ -177,7 +182,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         if number == WARM_UP {
             faults = page_faults();
         }
-        let batch = HostBatch::noise(options.batch as usize, unlabelled, views, &model, u64::from(number));
+        let batch = HostBatch::noise(options.batch as usize, unlabelled, views, model, u64::from(number));
         sync(&device)?;
         let start = Instant::now();
         let (scalars, _) = session.advance(batch, training.lr, 0);
@@ -220,7 +225,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
         kernels: options.kernels,
         amp: if bf16 { "bf16" } else { "none" },
         classes: options.classes,
-        threads,
+        threads: rayon::current_num_threads(),
         buckets: options.buckets,
         steps: options.steps,
         seconds_per_step: significant(median),

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use crate::bench::{
     AlgorithmsOptions, AllReduceOptions, ExpectedOptions, InferenceOptions, InputOptions, LaunchOptions,
     ManifestOptions, NcclOptions, NeighbourOptions, PageOptions, ParityOptions, PictureOptions, Ranks,
-    ScalingOptions, SimClrOptions, StepOptions, algorithms, allreduce, allreduce_threads, draw_predictions,
-    expected, inference, input, launch, manifest, nccl, neighbours, page, parity, pictures, scaling, simclr,
-    step,
+    ScalingOptions, SimClrOptions, SizesOptions, StepOptions, algorithms, allreduce, allreduce_threads,
+    draw_predictions, expected, inference, input, launch, manifest, nccl, neighbours, page, parity, pictures,
+    scaling, simclr, sizes, step,
 };
 
 /// Measure speed and memory; each prints one line of JSON.
@@ -17,6 +17,8 @@ pub enum Bench {
     Step(StepOptions),
     /// A step with each algorithm, relative to FixMatch; a line for each.
     Algorithms(AlgorithmsOptions),
+    /// A training step over image sizes, batches and widths; a line for each, and a picture of each.
+    Sizes(SizesOptions),
     /// A network over images, forward alone.
     Inference(InferenceOptions),
     /// A step of SimCLR.
@@ -53,6 +55,16 @@ impl Bench {
                 }
             }
             Self::Inference(options) => println!("{}", serde_json::to_string(&inference(&options)?)?),
+            Self::Sizes(options) => {
+                let curves = sizes(&options, |report| {
+                    println!("{}", serde_json::to_string(report).expect("plain data"));
+                })?;
+                for curve in curves {
+                    if let Some(fall) = curve.worst_fall() {
+                        eprintln!("{:?}: at its worst {fall:.2} of the speed at a smaller size", curve.axis);
+                    }
+                }
+            }
             Self::Simclr(options) => println!("{}", serde_json::to_string(&simclr(&options)?)?),
             Self::Input(options) => println!("{}", serde_json::to_string(&input(&options)?)?),
             Self::Manifest(options) => println!("{}", serde_json::to_string(&manifest(&options)?)?),
