@@ -119,7 +119,7 @@ impl VitConfig {
         if exact.hidden() == hidden { exact } else { wider(hidden as f64 + 0.5) }
     }
 
-    fn patches(&self) -> usize {
+    pub(crate) fn patches(&self) -> usize {
         (self.image_size / self.patch).pow(2)
     }
 

@@ -24,23 +24,19 @@ impl VitConfig {
 
     /// Of the patches' projection.
     pub fn embedding_flops(&self) -> f64 {
-        2.0 * self.patches() * 3.0 * (self.patch as f64).powi(2) * self.dim as f64
+        2.0 * self.patches() as f64 * 3.0 * (self.patch as f64).powi(2) * self.dim as f64
     }
 
     /// Of one block: queries, keys, values, both products of the attention, the projection, both layers of the perceptron.
     pub fn block_flops(&self) -> f64 {
         let (dim, hidden) = (self.dim as f64, self.dim as f64 * self.mlp_ratio);
-        let tokens = self.patches() + 1.0 + self.registers as f64;
+        let tokens = (self.patches() + 1 + self.registers) as f64;
         2.0 * tokens * (4.0 * dim * dim + 2.0 * dim * hidden) + 4.0 * tokens * tokens * dim
     }
 
     /// Of the classifier.
     pub fn head_flops(&self) -> f64 {
         2.0 * (self.dim * self.classes) as f64
-    }
-
-    fn patches(&self) -> f64 {
-        ((self.image_size / self.patch) as f64).powi(2)
     }
 }
 
