@@ -25,11 +25,12 @@ mod joined;
 mod layer_norm;
 mod linear;
 mod optimizer;
+mod products;
 mod rectify;
 mod residual;
 mod tap;
 
-pub use attention::{attention, attention_reference};
+pub use attention::{attention, attention_reference, attention_with};
 pub use batch_norm::{
     batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
 };
@@ -40,8 +41,9 @@ pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
 pub use joined::Exchange;
 pub use layer_norm::{layer_norm, layer_norm_reference};
-pub use linear::{linear, linear_reference};
+pub use linear::{linear, linear_reference, linear_with};
 pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use products::{Products, has_bf16_products, rounds_in_products};
 pub use rectify::{relu, relu_reference};
 pub use residual::{residual, residual_reference};
 pub use tap::{Found, Watcher, scaled_into, tap};

@@ -45,7 +45,7 @@ impl Linear {
         let weight = precision.enter(self.weight.val());
         let bias = precision.enter(self.bias.val());
         let added = self.low_rank.as_ref().map(|low_rank| low_rank.forward(x.clone(), precision));
-        let y = harvest_kernels::linear(precision.enter(x), weight, Some(bias));
+        let y = harvest_kernels::linear_with(precision.enter(x), weight, Some(bias), precision.products());
         match added {
             Some(added) => y + added,
             None => y,
@@ -186,7 +186,8 @@ impl Patches {
             .reshape([batch, rows * columns, values]);
         let weight = weight.reshape([d_out, values]).swap_dims(0, 1);
         let bias = precision.enter(self.bias.val());
-        harvest_kernels::linear(precision.enter(patches), precision.enter(weight), Some(bias))
+        let weight = precision.enter(weight);
+        harvest_kernels::linear_with(precision.enter(patches), weight, Some(bias), precision.products())
             .reshape([batch, rows, columns, d_out])
     }
 }
