@@ -21,7 +21,7 @@ mod tests;
 use std::cell::Cell;
 
 use self::lanes::{LANES, Lanes};
-use self::pack::{Steps, left_size, pack_left, pack_right};
+use self::pack::{Steps, TOGETHER, left_size, pack_left, pack_right};
 use super::Pieces;
 use super::matmul::{Matrix, Write};
 #[cfg(test)]
@@ -127,7 +127,7 @@ unsafe fn product<L: Lanes>(
                 .fill(0.0);
         }
     }
-    let mut line = [0; DEPTH / 2];
+    let mut lines = [[0; DEPTH / 2]; TOGETHER];
     for block in 0..blocks.count() {
         let inner = blocks.range(block);
         let pairs = inner.len().div_ceil(2);
@@ -138,7 +138,7 @@ unsafe fn product<L: Lanes>(
             let strip = first..(first + VECTORS * LANES).min(columns);
             let vectors = strip.len().div_ceil(LANES);
             let packed_right = room(packed_right, pairs * vectors * LANES);
-            pack_right(right, inner.clone(), strip.clone(), vectors * LANES, packed_right, &mut line);
+            pack_right(right, inner.clone(), strip.clone(), vectors * LANES, packed_right, &mut lines);
             for row in (0..rows).step_by(ROWS) {
                 let size = [ROWS.min(rows - row), strip.len()];
                 // SAFETY: `packed_left` holds whole blocks of rows, `packed_right` whole vectors; the tile is a part of
@@ -200,7 +200,11 @@ unsafe fn tile<L: Lanes, const V: usize>(
                 }
             }
         }
-        for (row, sums) in sums.iter().enumerate().take(rows) {
+        for (row, sums) in sums.iter().enumerate() {
+            // Rows counted at compile time: otherwise the sums live in memory.
+            if row >= rows {
+                break;
+            }
             for (v, &sums) in sums.iter().enumerate() {
                 let to = target.start.add(row * target.row_stride + v * LANES);
                 let values = L::values(sums);

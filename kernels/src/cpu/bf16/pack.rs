@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::ROWS;
+use super::{DEPTH, ROWS};
 use crate::cpu::matmul::Matrix;
 
 /// `x` rounded to bf16, to nearest and ties to even, in the upper half. NaN stays NaN.
@@ -89,8 +89,14 @@ pub(super) fn pack_left(left: Matrix<'_>, inner: Range<usize>, packed: &mut [u32
     }
 }
 
+/// Columns of a right operand that go to their places together: one store for each pair of rows.
+pub(super) const TOGETHER: usize = 4;
+
+/// Rounded columns.
+pub(super) type Lines = [[u32; DEPTH / 2]; TOGETHER];
+
 /// Rounds the rows `inner` of the columns `columns` of a right operand: `width` pairs side by side for each two rows,
-/// those past the columns zero.
+/// those past the columns zero. `width` is a multiple of [`TOGETHER`].
 #[inline(always)]
 pub(super) fn pack_right(
     right: Matrix<'_>,
@@ -98,7 +104,7 @@ pub(super) fn pack_right(
     columns: Range<usize>,
     width: usize,
     packed: &mut [u32],
-    line: &mut [u32],
+    lines: &mut Lines,
 ) {
     if right.by_rows() {
         for (k, to) in inner.clone().step_by(2).zip(packed.chunks_exact_mut(width)) {
@@ -106,16 +112,17 @@ pub(super) fn pack_right(
             pair_lines(right.line(k, columns.clone()), second, to);
         }
     } else {
-        // Rounded along the column first, many at a time; then each pair goes to its place.
-        let line = &mut line[..inner.len().div_ceil(2)];
-        for (column, place) in columns.clone().zip(0..) {
-            pair_neighbours(right.line(column, inner.clone()), line);
-            for (to, &pair) in packed.chunks_exact_mut(width).zip(line.iter()) {
-                to[place] = pair;
+        // Rounded along the columns first, many values at a time; then each pair goes to its place.
+        for place in (0..width).step_by(TOGETHER) {
+            for (column, line) in (columns.start + place..).zip(lines.iter_mut()) {
+                match column < columns.end {
+                    true => pair_neighbours(right.line(column, inner.clone()), line),
+                    false => line.fill(0),
+                }
             }
-        }
-        for to in packed.chunks_exact_mut(width) {
-            to[columns.len()..].fill(0);
+            for (pair, to) in packed.chunks_exact_mut(width).enumerate() {
+                to[place..place + TOGETHER].copy_from_slice(&lines.each_ref().map(|line| line[pair]));
+            }
         }
     }
 }
