@@ -11,6 +11,8 @@ mod channel_cpu;
 mod channel_loops;
 mod choice;
 mod conv;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod conv_bf16;
 mod conv_cpu;
 mod conv_flex;
 mod conv_lanes;
@@ -36,7 +38,7 @@ pub use batch_norm::{
 };
 pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use choice::{Kernels, choose};
-pub use conv::{conv2d, conv2d_reference};
+pub use conv::{conv2d, conv2d_reference, conv2d_with};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
 pub use joined::Exchange;

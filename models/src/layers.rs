@@ -103,7 +103,8 @@ impl Conv {
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`, in the type that `precision` computes in.
     pub fn forward(&self, x: Tensor<4>, precision: Precision) -> Tensor<4> {
         let weight = precision.enter(self.weight.val());
-        harvest_kernels::conv2d(precision.enter(x), weight, None, self.stride, self.padding)
+        let x = precision.enter(x);
+        harvest_kernels::conv2d_with(x, weight, None, self.stride, self.padding, precision.products())
     }
 }
 

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector intrinsics; callers see to the instruction set and the bounds")]
 
 /// Sums in a vector.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A vector of [`LANES`] sums in `f32`, and one of as many pairs of bf16. A pair is a `u32` with its first value in the low
 /// half.
@@ -10,7 +10,7 @@ pub(super) const LANES: usize = 16;
 /// # Safety
 /// Every function may only be called where the implementation's instruction set is present: callers are compiled for it
 /// with `target_feature` and chosen at run time.
-pub(super) trait Lanes {
+pub(crate) trait Lanes {
     /// The sums.
     type Sums: Copy;
     /// The pairs.
@@ -20,11 +20,21 @@ pub(super) trait Lanes {
     /// # Safety
     /// See the trait.
     unsafe fn zero() -> Self::Sums;
-    /// The pairs at `from`.
+    /// The pairs at `from`, which need not be aligned.
     ///
     /// # Safety
     /// See the trait; `from` is valid for reading [`LANES`] pairs.
     unsafe fn load(from: *const u32) -> Self::Pairs;
+    /// Half as many pairs at `from`, which need not be aligned, and zeros.
+    ///
+    /// # Safety
+    /// See the trait; `from` is valid for reading `LANES / 2` pairs.
+    unsafe fn load_half(from: *const u32) -> Self::Pairs;
+    /// Pairs of a value at `first` and one at `second`, or zero.
+    ///
+    /// # Safety
+    /// See the trait; both are valid for reading [`LANES`] values.
+    unsafe fn zip(first: *const u16, second: Option<*const u16>) -> Self::Pairs;
     /// One pair in every lane.
     ///
     /// # Safety
@@ -45,13 +55,13 @@ pub(super) trait Lanes {
 
 /// `vdpbf16ps` of AVX-512 BF16 on 512 bits.
 #[cfg(target_arch = "x86_64")]
-pub(super) mod x86 {
+pub(crate) mod x86 {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
     use super::{LANES, Lanes};
 
-    pub(in super::super) struct Avx512;
+    pub(crate) struct Avx512;
 
     impl Lanes for Avx512 {
         type Sums = __m512;
@@ -65,6 +75,21 @@ pub(super) mod x86 {
         unsafe fn load(from: *const u32) -> __m512i {
             // SAFETY: as above.
             unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn load_half(from: *const u32) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_zextsi256_si512(_mm256_loadu_si256(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn zip(first: *const u16, second: Option<*const u16>) -> __m512i {
+            // SAFETY: as above.
+            unsafe {
+                let pairs = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first.cast()));
+                let Some(second) = second else { return pairs };
+                let second = _mm512_cvtepu16_epi32(_mm256_loadu_si256(second.cast()));
+                _mm512_or_si512(pairs, _mm512_slli_epi32::<16>(second))
+            }
         }
         #[inline(always)]
         unsafe fn splat(pair: u32) -> __m512i {
@@ -90,7 +115,7 @@ pub(super) mod x86 {
 /// The instruction's arithmetic in plain operations, as Intel's manual describes it (volume 2, VDPBF16PS): two fused
 /// multiply-adds, the pair's second values first, without subnormal numbers. Two orders of magnitude slower.
 #[cfg(test)]
-pub(super) struct Emulated;
+pub(crate) struct Emulated;
 
 // SAFETY of what is not marked: plain arithmetic; `unsafe` only because the trait's contract is.
 #[cfg(test)]
@@ -101,8 +126,19 @@ impl Lanes for Emulated {
         [0.0; LANES]
     }
     unsafe fn load(from: *const u32) -> [u32; LANES] {
-        // SAFETY: the caller's bounds; arrays of `u32` need no more alignment than `u32`.
-        unsafe { from.cast::<[u32; LANES]>().read() }
+        // SAFETY: the caller's bounds.
+        unsafe { from.cast::<[u32; LANES]>().read_unaligned() }
+    }
+    unsafe fn load_half(from: *const u32) -> [u32; LANES] {
+        // SAFETY: as above.
+        let half = unsafe { from.cast::<[u32; LANES / 2]>().read_unaligned() };
+        std::array::from_fn(|lane| half.get(lane).copied().unwrap_or(0))
+    }
+    unsafe fn zip(first: *const u16, second: Option<*const u16>) -> [u32; LANES] {
+        // SAFETY: as above.
+        let read = |from: *const u16| unsafe { from.cast::<[u16; LANES]>().read() };
+        let (first, second) = (read(first), second.map_or([0; LANES], read));
+        std::array::from_fn(|lane| u32::from(first[lane]) | u32::from(second[lane]) << 16)
     }
     unsafe fn splat(pair: u32) -> [u32; LANES] {
         [pair; LANES]

@@ -13,7 +13,7 @@
     reason = "unchecked vector loads and stores; a function compiled for instructions found at run time"
 )]
 
-mod lanes;
+pub(crate) mod lanes;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,8 @@ use self::pack::{Steps, TOGETHER, left_size, pack_left, pack_right};
 use super::Pieces;
 use super::matmul::{Matrix, Write};
 #[cfg(test)]
-pub(in crate::cpu) use pack::rounded;
+pub(crate) use pack::rounded;
+pub(crate) use pack::{pair, round_all};
 
 /// Rows of the result handled together.
 const ROWS: usize = 6;

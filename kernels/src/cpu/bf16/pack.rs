@@ -17,9 +17,19 @@ fn round(x: f32) -> u32 {
     (if x.is_nan() { quiet } else { nearest }) & 0xFFFF_0000
 }
 
+/// Two values in a pair.
 #[inline(always)]
-fn pair(first: f32, second: f32) -> u32 {
+pub(crate) fn pair(first: f32, second: f32) -> u32 {
     round(first) >> 16 | round(second)
+}
+
+/// All of `from`, rounded to bf16.
+#[inline(always)]
+pub(crate) fn round_all(from: &[f32], to: &mut [u16]) {
+    assert_eq!(from.len(), to.len(), "a copy has the length of its source");
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = (round(from) >> 16) as u16;
+    }
 }
 
 /// Neighbours of one line in pairs.
@@ -129,7 +139,7 @@ pub(super) fn pack_right(
 
 /// `x` as bf16 has it, for tests.
 #[cfg(test)]
-pub(in crate::cpu) fn rounded(x: f32) -> f32 {
+pub(crate) fn rounded(x: f32) -> f32 {
     f32::from_bits(round(x))
 }
 
