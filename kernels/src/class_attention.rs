@@ -9,14 +9,23 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use crate::cpu::{self, class_attention::Parts, serves};
-use crate::{attention, attention_reference, linear, linear_reference};
+use crate::products::Arithmetic;
+use crate::{Products, attention_reference, attention_with, linear_reference, linear_with};
 
 /// The first token of `attention(linear(x, weight, bias), heads)`: `[batch, tokens, in]` → `[batch, 1, dim]`.
 ///
 /// A classifier that reads its class token alone needs no other result of its last block: one query instead of all, which
 /// saves a third of the projection and nearly all of the attention; the numbers are the same. `weight`: `[in, 3 · dim]` and
 /// `bias`: `[3 · dim]`, queries, keys and values beside each other as in [`attention`].
-pub fn class_attention(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, heads: usize) -> Tensor<3> {
+///
+/// `products` is the type of the operands of the projection; the single query's own products stay `f32`.
+pub fn class_attention(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    heads: usize,
+    products: Products,
+) -> Tensor<3> {
     let ([_, _, d_in], [rows, width]) = (x.dims(), weight.dims());
     assert!(
         heads > 0 && width % (3 * heads) == 0,
@@ -30,10 +39,11 @@ pub fn class_attention(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, heads: 
         bias.dims()
     );
     if !(serves(&x) && serves(&weight) && serves(&bias)) {
-        return attention(linear(x, weight, Some(bias)), heads).narrow(1, 0, 1);
+        let qkv = linear_with(x, weight, Some(bias), products);
+        return attention_with(qkv, heads, products).narrow(1, 0, 1);
     }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(Dispatch::class_attention_forward(x, weight, bias, heads))
+    Tensor::from_dispatch(Dispatch::class_attention_forward(x, weight, bias, heads, products.arithmetic()))
 }
 
 /// [`class_attention`] in burn's operations.
@@ -55,6 +65,7 @@ pub(crate) trait ClassAttentionOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         heads: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
 }
 
@@ -64,8 +75,9 @@ impl ClassAttentionOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         heads: usize,
+        arithmetic: Arithmetic,
     ) -> FlexTensor {
-        cpu::class_attention::forward(x, weight, bias, heads).0
+        cpu::class_attention::forward(arithmetic, x, weight, bias, heads).0
     }
 }
 
@@ -75,6 +87,7 @@ impl<C: CheckpointStrategy> ClassAttentionOps for Autodiff<Flex, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         heads: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let prepared = ClassAttentionBackward.prepare::<C>(nodes).compute_bound().stateful();
@@ -83,16 +96,16 @@ impl<C: CheckpointStrategy> ClassAttentionOps for Autodiff<Flex, C> {
                 // `x` serves the weight's gradient only, the weight only that of `x`.
                 let kept_x = weight.is_tracked().then(|| prep.checkpoint(&x));
                 let kept_weight = x.is_tracked().then(|| prep.checkpoint(&weight));
-                let primitives = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-                let (out, parts) =
-                    cpu::class_attention::forward(primitives.0, primitives.1, primitives.2, heads);
-                prep.finish(Kept { x: kept_x, weight: kept_weight, parts }, out)
+                let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                let (out, parts) = cpu::class_attention::forward(arithmetic, x, weight, bias, heads);
+                prep.finish(Kept { x: kept_x, weight: kept_weight, parts, arithmetic }, out)
             }
             OpsKind::UnTracked(prep) => prep.finish(Flex::class_attention_forward(
                 x.into_primitive(),
                 weight.into_primitive(),
                 bias.into_primitive(),
                 heads,
+                arithmetic,
             )),
         }
     }
@@ -104,6 +117,7 @@ struct Kept {
     x: Option<NodeId>,
     weight: Option<NodeId>,
     parts: Parts,
+    arithmetic: Arithmetic,
 }
 
 #[derive(Debug)]
@@ -115,11 +129,12 @@ impl Backward<Flex, 3> for ClassAttentionBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node);
-        let Kept { x, weight, parts } = ops.state;
+        let Kept { x, weight, parts, arithmetic } = ops.state;
         let x = x.map(|x| checkpointer.retrieve_node_output::<FlexTensor>(x));
         let weight = weight.map(|weight| checkpointer.retrieve_node_output::<FlexTensor>(weight));
 
-        let gradients = cpu::class_attention::backward(x, weight, parts, dy, ops.parents[2].is_some());
+        let bias = ops.parents[2].is_some();
+        let gradients = cpu::class_attention::backward(arithmetic, x, weight, parts, dy, bias);
         let gradients = [gradients.x, gradients.weight, gradients.bias];
         for (parent, gradient) in ops.parents.iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
@@ -135,6 +150,10 @@ mod tests {
     use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read};
     use burn::tensor::Device;
     use proptest::prelude::*;
+
+    fn in_f32(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, heads: usize) -> Tensor<3> {
+        class_attention(x, weight, bias, heads, Products::F32)
+    }
 
     type ClassAttention = fn(Tensor<3>, Tensor<2>, Tensor<1>, usize) -> Tensor<3>;
 
@@ -167,7 +186,7 @@ mod tests {
             tracked: [bool; 3],
         ) {
             let sizes = sizes.into();
-            let found = run(sizes, tracked, class_attention);
+            let found = run(sizes, tracked, in_f32);
             let expected = run(sizes, tracked, class_attention_reference);
             prop_assert_eq!(found.len(), expected.len());
             for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -182,16 +201,12 @@ mod tests {
         let (x, weight, bias) =
             (random([2, 5, 4], 1, &device), random([4, 12], 2, &device), random([12], 3, &device));
         let loss = |x: &Tensor<3>| {
-            let y = class_attention(x.clone(), weight.clone(), bias.clone(), 2);
+            let y = in_f32(x.clone(), weight.clone(), bias.clone(), 2);
             read(y * random([2, 1, 4], 4, &device)).iter().map(|value| f64::from(*value)).sum::<f64>()
         };
         let tracked = Tensor::from_inner(x.clone()).require_grad();
-        let y = class_attention(
-            tracked.clone(),
-            Tensor::from_inner(weight.clone()),
-            Tensor::from_inner(bias.clone()),
-            2,
-        );
+        let y =
+            in_f32(tracked.clone(), Tensor::from_inner(weight.clone()), Tensor::from_inner(bias.clone()), 2);
         let grads = (y * Tensor::from_inner(random([2, 1, 4], 4, &device))).sum().backward();
         let gradient = read(tracked.grad(&grads).expect("tracked"));
         const STEP: f32 = 1e-2;
@@ -213,12 +228,12 @@ mod tests {
     fn what_is_not_a_number_is_seen() {
         let device = Device::flex();
         let broken = Tensor::<3>::full([1, 4, 6], f32::NAN, &device);
-        let y = class_attention(broken, random([6, 18], 1, &device), random([18], 2, &device), 2);
+        let y = in_f32(broken, random([6, 18], 1, &device), random([18], 2, &device), 2);
         assert!(read(y).iter().all(|value| value.is_nan()));
     }
 
     #[test]
     fn attention_of_the_class_token_does_not_depend_on_the_number_of_threads() {
-        assert_same_in_all_pools(|| run([5, 257, 48, 3, 16], [true; 3], class_attention));
+        assert_same_in_all_pools(|| run([5, 257, 48, 3, 16], [true; 3], in_f32));
     }
 }

@@ -12,6 +12,8 @@ mod channel_loops;
 mod choice;
 mod class_attention;
 mod conv;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod conv_bf16;
 mod conv_cpu;
 mod conv_flex;
 mod conv_lanes;
@@ -26,24 +28,26 @@ mod joined;
 mod layer_norm;
 mod linear;
 mod optimizer;
+mod products;
 mod rectify;
 mod residual;
 mod tap;
 
-pub use attention::{attention, attention_reference};
+pub use attention::{attention, attention_reference, attention_with};
 pub use batch_norm::{
     batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
 };
 pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use choice::{Kernels, choose};
 pub use class_attention::{class_attention, class_attention_reference};
-pub use conv::{conv2d, conv2d_reference};
+pub use conv::{conv2d, conv2d_reference, conv2d_with};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
 pub use joined::Exchange;
 pub use layer_norm::{layer_norm, layer_norm_reference};
-pub use linear::{linear, linear_reference};
+pub use linear::{linear, linear_reference, linear_with};
 pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use products::{Products, has_bf16_products, rounds_in_products};
 pub use rectify::{relu, relu_reference};
 pub use residual::{residual, residual_reference};
 pub use tap::{Found, Watcher, scaled_into, tap};

@@ -348,13 +348,17 @@ struct Attention {
 
 impl Attention {
     fn forward(&self, x: Tensor<3>, wanted: Wanted, precision: Precision) -> Tensor<3> {
+        let products = precision.products();
         let mixed = match wanted {
             Wanted::ClassToken if self.qkv.low_rank.is_none() => {
                 let (weight, bias) =
                     (precision.enter(self.qkv.weight.val()), precision.enter(self.qkv.bias.val()));
-                harvest_kernels::class_attention(precision.enter(x), weight, bias, self.heads)
+                harvest_kernels::class_attention(precision.enter(x), weight, bias, self.heads, products)
             }
-            _ => wanted.of(harvest_kernels::attention(self.qkv.forward(x, precision), self.heads)),
+            _ => {
+                let qkv = self.qkv.forward(x, precision);
+                wanted.of(harvest_kernels::attention_with(qkv, self.heads, products))
+            }
         };
         self.proj.forward(mixed, precision)
     }

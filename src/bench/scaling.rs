@@ -20,7 +20,7 @@ use crate::config::{
     AlignmentTarget, DistributionConfig, Precision, Scaling, Switch, TrainingConfig, WireFormat,
 };
 use crate::device;
-use crate::training::{Crew, HostBatch, Session, Setup};
+use crate::training::{Crew, HostBatch, Session, Setup, rounds};
 
 /// Steps before the measured ones: memory is touched, and the first finds out which gradients are ready when.
 const WARM_UP: u32 = 3;
@@ -259,11 +259,7 @@ pub fn scaling(
     seconds.sort_by(f64::total_cmp);
     let middle = median(&seconds);
     let images = f64::from(batch) * (1.0 + views.count() as f64 * f64::from(step.uratio));
-    let bf16 = match step.precision {
-        Precision::F32 => false,
-        Precision::Bf16 => true,
-        Precision::Auto => !device::is_cpu(device),
-    };
+    let bf16 = rounds(step.precision, device);
     Ok(ScalingReport {
         program: program(),
         launcher: launcher.to_owned(),

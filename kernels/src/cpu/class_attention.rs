@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::simd::{exp, max, mul_add, multiversion, sum};
 use super::{contiguous, linear, tensor, values, values_mut};
+use crate::products::Arithmetic;
 
 multiversion! {
     /// One head: `out ← softmax(scale · q Kᵀ) V`. `pairs` starts at the first key; keys are `stride` apart and values
@@ -80,6 +81,7 @@ pub(crate) struct Parts {
 
 /// `x`: `[batch, tokens, in]`; `weight`: `[in, 3 · dim]`; `bias`: `[3 · dim]`. Returns `[batch, 1, dim]`.
 pub(crate) fn forward(
+    arithmetic: Arithmetic,
     x: FlexTensor,
     weight: FlexTensor,
     bias: FlexTensor,
@@ -93,8 +95,8 @@ pub(crate) fn forward(
         (columns(&weight, range), Some(bias))
     };
     let ((of_query, query_bias), (of_pairs, pair_bias)) = (part(0..dim), part(dim..3 * dim));
-    let query = linear::forward(first_tokens(&x), of_query, query_bias);
-    let pairs = linear::forward(x, of_pairs, pair_bias);
+    let query = linear::forward(arithmetic, first_tokens(&x), of_query, query_bias);
+    let pairs = linear::forward(arithmetic, x, of_pairs, pair_bias);
 
     let (width, stride) = (dim / heads, 2 * dim);
     let scale = (width as f32).powf(-0.5);
@@ -119,6 +121,7 @@ pub(crate) fn forward(
 
 /// The gradients of `x` (if `weight` is given), of the weight (if `x` is given) and of the bias (if `bias`).
 pub(crate) fn backward(
+    arithmetic: Arithmetic,
     x: Option<FlexTensor>,
     weight: Option<FlexTensor>,
     parts: Parts,
@@ -154,8 +157,8 @@ pub(crate) fn backward(
     let dpairs = tensor(dpairs, [batch, tokens, stride].into());
 
     let part = |range: std::ops::Range<usize>| weight.as_ref().map(|weight| columns(weight, range));
-    let of_query = linear::backward(x.as_ref().map(first_tokens), part(0..dim), dquery, bias);
-    let of_pairs = linear::backward(x, part(dim..3 * dim), dpairs, bias);
+    let of_query = linear::backward(arithmetic, x.as_ref().map(first_tokens), part(0..dim), dquery, bias);
+    let of_pairs = linear::backward(arithmetic, x, part(dim..3 * dim), dpairs, bias);
     linear::Gradients {
         x: of_pairs.x.zip(of_query.x).map(|(all, first)| added_to_first_tokens(all, &first)),
         weight: of_query.weight.zip(of_pairs.weight).map(|(left, right)| beside(&left, &right)),
