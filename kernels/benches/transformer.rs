@@ -116,7 +116,7 @@ impl Block {
             let y = attention(linear(y, m(0), Some(v(2))), HEADS);
             let x = residual(x, linear(y, m(1), Some(v(3))), keep.clone());
             let y = layer_norm(x.clone(), v(4), v(5), EPS);
-            let y = gelu(linear(y, m(2), Some(v(6))));
+            let y = linear_gelu(y, m(2), v(6), Products::F32);
             residual(x, linear(y, m(3), Some(v(7))), keep)
         } else {
             let y = layer_norm_reference(x.clone(), v(0), v(1), EPS);

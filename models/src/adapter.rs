@@ -38,7 +38,7 @@ impl Adapter {
 
     /// What is added to the MLP's output: `[.., dim]` → `[.., dim]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, precision: Precision) -> Tensor<D> {
-        let hidden = harvest_kernels::gelu(self.down.forward(x, precision));
+        let hidden = self.down.forward_gelu(x, precision);
         self.up.forward(hidden, precision).mul_scalar(self.scale)
     }
 

@@ -253,8 +253,8 @@ impl Block {
     /// `x`: `[B, D, H, W]`; `keep`: the branch's factors from stochastic depth, `[B]`.
     fn forward(&self, x: Tensor<4>, keep: Option<Tensor<1>>, precision: Precision) -> Tensor<4> {
         let mixed = channels_last(leave(self.conv_dw.forward(x.clone(), precision)));
-        let hidden = self.mlp.fc1.forward(self.norm.forward(mixed), precision);
-        let y = self.mlp.fc2.forward(harvest_kernels::gelu(hidden), precision);
+        let hidden = self.mlp.fc1.forward_gelu(self.norm.forward(mixed), precision);
+        let y = self.mlp.fc2.forward(hidden, precision);
         let y = channels_first(leave(y) * self.gamma.val().unsqueeze());
         harvest_kernels::residual(x, y, keep)
     }

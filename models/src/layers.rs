@@ -51,6 +51,15 @@ impl Linear {
             None => y,
         }
     }
+
+    /// GELU of [`Linear::forward`].
+    pub fn forward_gelu<const D: usize>(&self, x: Tensor<D>, precision: Precision) -> Tensor<D> {
+        if self.low_rank.is_some() {
+            return harvest_kernels::gelu(self.forward(x, precision));
+        }
+        let (weight, bias) = (precision.enter(self.weight.val()), precision.enter(self.bias.val()));
+        harvest_kernels::linear_gelu(precision.enter(x), weight, bias, precision.products())
+    }
 }
 
 /// Layer normalisation of the last axis, in `f32`.

@@ -392,7 +392,7 @@ struct Mlp {
 impl Mlp {
     fn forward(&self, x: Tensor<3>, precision: Precision) -> Tensor<3> {
         let added = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone(), precision));
-        let y = self.fc2.forward(harvest_kernels::gelu(self.fc1.forward(x, precision)), precision);
+        let y = self.fc2.forward(self.fc1.forward_gelu(x, precision), precision);
         match added {
             Some(added) => y + added,
             None => y,

@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::simd::{mul_add, multiversion};
-use super::{contiguous, values, values_mut};
+use super::{contiguous, owned, values, writable};
 use crate::AdamW;
 
 /// Values a thread takes at a time.
@@ -67,18 +67,4 @@ pub(crate) fn step(
         weights.zip(moments).for_each(|((w, g), (m, v))| update(w, g, m, v, factors));
     }
     [weight, first, second]
-}
-
-/// The tensor, or a copy of it that may be written.
-fn owned(mut tensor: FlexTensor) -> FlexTensor {
-    if values_mut(&mut tensor).is_none() {
-        let copy = values(&contiguous(tensor.clone())).to_vec();
-        tensor = super::tensor(copy, tensor.layout().shape().clone());
-    }
-    tensor
-}
-
-/// The values of an [`owned`] tensor.
-fn writable(tensor: &mut FlexTensor) -> &mut [f32] {
-    values_mut(tensor).expect("made writable above")
 }

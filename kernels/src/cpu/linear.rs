@@ -5,10 +5,11 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::gelu::{gelu_gradients, gelu_values};
 use super::matmul::{Matrix, Write};
-use super::memory::{Shared, filled, fresh};
+use super::memory::{Shared, copied, filled, fresh};
 use super::simd::multiversion;
-use super::{Pieces, contiguous, for_each_piece, tensor, values};
+use super::{Pieces, contiguous, for_each_piece, owned, tensor, values, writable};
 use crate::products::Arithmetic;
 
 /// Rows a thread takes at a time: their part of the result stays in the second-level cache.
@@ -36,6 +37,40 @@ pub(crate) fn forward(
     weight: FlexTensor,
     bias: Option<FlexTensor>,
 ) -> FlexTensor {
+    forward_then(arithmetic, x, weight, bias, |_, _| {})
+}
+
+/// GELU of [`forward`], each block of rows while it is in cache; and what [`forward`] gave, if that is to be kept.
+pub(crate) fn forward_gelu(
+    arithmetic: Arithmetic,
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    keep: bool,
+) -> (FlexTensor, Option<FlexTensor>) {
+    if !keep {
+        return (forward_then(arithmetic, x, weight, Some(bias), |_, block| gelu_values(block)), None);
+    }
+    let [d_in, d_out] = weight.layout().shape().dims();
+    let mut y = fresh(x.layout().num_elements() / d_in * d_out);
+    let output = Shared::new(&mut y);
+    let hidden = forward_then(arithmetic, x, weight, Some(bias), |offset, block| {
+        // SAFETY: `y` is as long as the result, and this block of it is this call's alone.
+        let y = unsafe { std::slice::from_raw_parts_mut(output.at(offset).cast(), block.len()) };
+        gelu_values(copied(y, block));
+    });
+    // SAFETY: the blocks cover all rows.
+    (tensor(unsafe { filled(y) }, hidden.layout().shape().clone()), Some(hidden))
+}
+
+/// [`forward`]; calls `then` with each finished block of rows, and where it starts in the result.
+fn forward_then(
+    arithmetic: Arithmetic,
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    then: impl Fn(usize, &mut [f32]) + Send + Sync,
+) -> FlexTensor {
     let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
     let (input, bias) = (values(&x), bias.as_ref().map(values));
     let [d_in, d_out] = weight.layout().shape().dims();
@@ -58,6 +93,7 @@ pub(crate) fn forward(
             }
             let write = if bias.is_some() { Write::Add } else { Write::Replace };
             arithmetic.multiply(target, d_out, left, right, 1.0, write);
+            then(rows.start * d_out, std::slice::from_raw_parts_mut(target, rows.len() * d_out));
         }
     });
     // SAFETY: the pieces cover all rows.
@@ -75,9 +111,6 @@ pub(crate) struct Gradients {
 }
 
 /// The gradients of `x` (if `weight` is given), of the weight (if `x` is given) and of the bias (if `bias`).
-///
-/// Rows are taken in blocks that serve all three products while they are in cache. Groups of blocks give partial
-/// gradients of weight and bias, which are added in the order of the rows.
 pub(crate) fn backward(
     arithmetic: Arithmetic,
     x: Option<FlexTensor>,
@@ -85,10 +118,45 @@ pub(crate) fn backward(
     dy: FlexTensor,
     bias: bool,
 ) -> Gradients {
-    let (x, weight, dy) = (x.map(contiguous), weight.map(contiguous), contiguous(dy));
+    let dy = contiguous(dy);
     let gradient = values(&dy);
-    let d_out = last(dy.layout().shape());
-    let rows = gradient.len() / d_out;
+    backward_of(arithmetic, x, weight, dy.layout().shape(), bias, |block| &gradient[block])
+}
+
+/// Those of [`forward_gelu`], given the gradient of its result and what it kept.
+pub(crate) fn backward_gelu(
+    arithmetic: Arithmetic,
+    x: Option<FlexTensor>,
+    weight: Option<FlexTensor>,
+    hidden: &FlexTensor,
+    dy: FlexTensor,
+    bias: bool,
+) -> Gradients {
+    let (mut dy, shape) = (owned(contiguous(dy)), hidden.layout().shape());
+    let (hidden, gradient) = (values(hidden), Shared::new(writable(&mut dy)));
+    backward_of(arithmetic, x, weight, shape, bias, |block| {
+        // SAFETY: inside of `dy`, and each block is asked for once: nobody else looks at it.
+        let dy = unsafe { std::slice::from_raw_parts_mut(gradient.at(block.start), block.len()) };
+        gelu_gradients(&hidden[block], dy);
+        dy
+    })
+}
+
+/// [`backward`] for a gradient of this shape, of which `gradient` gives each block of whole rows; asked once for each.
+///
+/// Rows are taken in blocks that serve all three products while they are in cache. Groups of blocks give partial
+/// gradients of weight and bias, which are added in the order of the rows.
+fn backward_of<'a>(
+    arithmetic: Arithmetic,
+    x: Option<FlexTensor>,
+    weight: Option<FlexTensor>,
+    shape: &Shape,
+    bias: bool,
+    gradient: impl Fn(std::ops::Range<usize>) -> &'a [f32] + Send + Sync,
+) -> Gradients {
+    let (x, weight) = (x.map(contiguous), weight.map(contiguous));
+    let d_out = last(shape);
+    let rows = shape.num_elements() / d_out;
     let groups = Pieces::new(rows, GROUP.max(rows.div_ceil(MOST_GROUPS)), 1);
 
     let input = x.as_ref().map(|x| (values(x), last(x.layout().shape())));
@@ -107,7 +175,7 @@ pub(crate) fn backward(
         let blocks = Pieces::new(group_rows.len(), ROWS, 8);
         for block in (0..blocks.count()).map(|block| blocks.range(block)) {
             let rows = group_rows.start + block.start..group_rows.start + block.end;
-            let dy = &gradient[rows.start * d_out..rows.end * d_out];
+            let dy = gradient(rows.start * d_out..rows.end * d_out);
             let left = Matrix::new(dy, rows.len(), d_out, d_out);
             if let (Some(target), Some((weight, d_in))) = (dx_target, matrix) {
                 let weight = Matrix::new(weight, d_in, d_out, d_out).transposed();
@@ -134,7 +202,7 @@ pub(crate) fn backward(
     // SAFETY: each group has at least one block, whose product has written all of the group's buffer.
     let dw = total(dw.into_iter().map(|part| unsafe { filled(part) }).collect());
     Gradients {
-        x: dx.zip(matrix).map(|(dx, (_, d_in))| tensor(dx, with_last(dy.layout().shape(), d_in))),
+        x: dx.zip(matrix).map(|(dx, (_, d_in))| tensor(dx, with_last(shape, d_in))),
         weight: dw.zip(input).map(|(dw, (_, d_in))| tensor(dw, Shape::from([d_in, d_out]))),
         bias: bias.then(|| {
             let mut total = vec![0f32; d_out];

@@ -49,6 +49,20 @@ pub(crate) fn values_mut(tensor: &mut FlexTensor) -> Option<&mut [f32]> {
     tensor.try_storage_mut::<f32>().filter(|values| values.len() == elements)
 }
 
+/// The tensor, or a copy of it that may be written.
+pub(crate) fn owned(mut tensor: FlexTensor) -> FlexTensor {
+    if values_mut(&mut tensor).is_none() {
+        let copy = values(&contiguous(tensor.clone())).to_vec();
+        tensor = self::tensor(copy, tensor.layout().shape().clone());
+    }
+    tensor
+}
+
+/// The values of an [`owned`] tensor.
+pub(crate) fn writable(tensor: &mut FlexTensor) -> &mut [f32] {
+    values_mut(tensor).expect("made writable above")
+}
+
 /// A tensor of these values.
 pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
