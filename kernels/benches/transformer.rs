@@ -9,8 +9,8 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use harvest_kernels::{
     AdamW, Products, adamw, adamw_reference, attention, attention_reference, attention_with, gelu,
-    gelu_reference, has_bf16_products, layer_norm, layer_norm_reference, linear, linear_reference,
-    linear_with, residual, residual_reference,
+    gelu_reference, has_bf16_products, layer_norm, layer_norm_reference, linear, linear_gelu,
+    linear_reference, linear_with, residual, residual_reference,
 };
 
 /// Images of a step that need gradients (8 labelled, 8 strong views), and those that need none (8 weak views).
