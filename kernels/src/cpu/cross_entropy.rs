@@ -166,12 +166,11 @@ pub(crate) fn backward(
 
     let mut dx = fresh(x.len());
     let given = x.chunks(piece * width).zip(normalisers.chunks(piece).zip(factors.chunks(piece)));
-    for_each_part(
-        dx.chunks_mut(piece * width).zip(given).enumerate(),
-        |(part, (dx, (x, (normalisers, factors))))| {
-            gradients(x, width, aim.targets.rows_from(part * piece, width), weights, normalisers, factors, dx);
-        },
-    );
+    let parts = dx.chunks_mut(piece * width).zip(given).enumerate();
+    for_each_part(parts, |(part, (dx, (x, (normalisers, factors))))| {
+        let targets = aim.targets.rows_from(part * piece, width);
+        gradients(x, width, targets, weights, normalisers, factors, dx);
+    });
     // SAFETY: as long as the logits, whose rows have all been written: there is a normaliser and a factor for each.
     tensor(unsafe { filled(dx) }, logits.layout().shape().clone())
 }

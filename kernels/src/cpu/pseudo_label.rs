@@ -114,9 +114,8 @@ pub(crate) fn mean(probabilities: FlexTensor) -> FlexTensor {
 /// How much weight falls to each class: `[classes]`. Without weights, how many rows.
 pub(crate) fn class_counts(labels: &[u32], weights: Option<&[f32]>, classes: usize) -> FlexTensor {
     let mut counts = vec![0f32; classes];
-    match weights {
-        Some(weights) => labels.iter().zip(weights).for_each(|(label, weight)| counts[*label as usize] += weight),
-        None => labels.iter().for_each(|label| counts[*label as usize] += 1.0),
+    for (row, label) in labels.iter().enumerate() {
+        counts[*label as usize] += weights.map_or(1.0, |weights| weights[row]);
     }
     tensor(counts, [classes].into())
 }
