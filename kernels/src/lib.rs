@@ -22,6 +22,7 @@ mod conv_memory;
 mod conv_product;
 mod conv_widest;
 mod cpu;
+mod cross_entropy;
 mod depthwise;
 mod gelu;
 mod joined;
@@ -30,6 +31,7 @@ mod linear;
 mod linear_gelu;
 mod optimizer;
 mod products;
+mod pseudo_label;
 mod rectify;
 mod residual;
 mod tap;
@@ -42,6 +44,9 @@ pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use choice::{Kernels, choose};
 pub use class_attention::{class_attention, class_attention_reference};
 pub use conv::{conv2d, conv2d_reference, conv2d_with};
+pub use cross_entropy::{
+    ClassTargets, cross_entropy, cross_entropy_reference, cross_entropy_rows, cross_entropy_rows_reference,
+};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
 pub use joined::Exchange;
@@ -50,6 +55,9 @@ pub use linear::{linear, linear_reference, linear_with};
 pub use linear_gelu::{linear_gelu, linear_gelu_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};
 pub use products::{Products, has_bf16_products, rounds_in_products};
+pub use pseudo_label::{
+    Predictions, Threshold, class_counts, class_counts_reference, predictions, predictions_reference,
+};
 pub use rectify::{relu, relu_reference};
 pub use residual::{residual, residual_reference};
 pub use tap::{Found, Watcher, scaled_into, tap};
