@@ -37,6 +37,7 @@ impl Level {
     }
 
     /// Whether operands are rounded to bf16.
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) fn rounds(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
