@@ -82,7 +82,7 @@ pub(crate) trait Loops {
         unsafe {
             match level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Bf16 => compiled(self, &mut buffers),
+                Level::Bf16(_) => compiled(self, &mut buffers),
                 #[cfg(test)]
                 Level::Emulated => self.run::<lanes::Emulated>(&mut buffers),
                 _ => unreachable!("asked for levels that round only"),
