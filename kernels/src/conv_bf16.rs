@@ -82,7 +82,7 @@ pub(crate) trait Loops {
         unsafe {
             match level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Bf16 => compiled(self, &mut buffers),
+                Level::Bf16(_) => compiled(self, &mut buffers),
                 #[cfg(test)]
                 Level::Emulated => self.run::<lanes::Emulated>(&mut buffers),
                 _ => unreachable!("asked for levels that round only"),
@@ -188,9 +188,16 @@ impl Loops for Correlation<'_> {
                             step::<L, true>(&mut sums, dy.add(at), self.plane, x.add(at), &group);
                         }
                     }
-                    for (m, sums) in sums.iter().enumerate() {
-                        for (n, &sum) in sums.iter().enumerate().take(width) {
-                            self.out[(row + m) * self.taps.len() + first_tap + n] = total(L::values(sum));
+                    // All at once: taken one by one, the sums would live in memory from the start.
+                    let mut totals = [[[0.0; LANES]; TAPS]; M];
+                    for (totals, sums) in totals.iter_mut().zip(&sums) {
+                        for (total, &sum) in totals.iter_mut().zip(sums) {
+                            *total = L::values(sum);
+                        }
+                    }
+                    for (m, totals) in totals.into_iter().enumerate() {
+                        for (n, values) in totals.into_iter().enumerate().take(width) {
+                            self.out[(row + m) * self.taps.len() + first_tap + n] = total(values);
                         }
                     }
                 }

@@ -11,7 +11,7 @@ use crate::products::Arithmetic;
 pub(crate) enum Level {
     /// AVX-512 BF16, on rounded operands.
     #[cfg(target_arch = "x86_64")]
-    Bf16,
+    Bf16(crate::products::Found),
     /// The same without the instructions.
     #[cfg(test)]
     Emulated,
@@ -30,17 +30,18 @@ impl Level {
         match arithmetic {
             Arithmetic::F32 => Self::detect(),
             #[cfg(target_arch = "x86_64")]
-            Arithmetic::Bf16(_) => Self::Bf16,
+            Arithmetic::Bf16(found) => Self::Bf16(found),
             #[cfg(test)]
             Arithmetic::Emulated => Self::Emulated,
         }
     }
 
     /// Whether operands are rounded to bf16.
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) fn rounds(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Bf16 => true,
+            Self::Bf16(_) => true,
             #[cfg(test)]
             Self::Emulated => true,
             _ => false,
@@ -83,7 +84,7 @@ impl Level {
     pub(crate) fn rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Bf16 => conv_bf16::ROWS,
+            Self::Bf16(_) => conv_bf16::ROWS,
             #[cfg(test)]
             Self::Emulated => conv_bf16::ROWS,
             #[cfg(target_arch = "x86_64")]

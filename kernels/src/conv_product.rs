@@ -27,6 +27,7 @@ pub(crate) fn whole_runs(n: usize) -> usize {
 pub(crate) struct PackedRows {
     data: Vec<f32>,
     /// In place of `data` for levels that round: two taps by two taps.
+    #[cfg(any(test, target_arch = "x86_64"))]
     pairs: Vec<u32>,
     blocks: usize,
     taps: usize,
@@ -58,7 +59,14 @@ impl PackedRows {
                 slot[lane] = value(row, tap);
             }
         }
-        Self { data, pairs: Vec::new(), blocks, taps, level }
+        Self {
+            data,
+            #[cfg(any(test, target_arch = "x86_64"))]
+            pairs: Vec::new(),
+            blocks,
+            taps,
+            level,
+        }
     }
 
     /// Rows with the zero rows that complete the last block.

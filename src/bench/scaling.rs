@@ -16,9 +16,7 @@ use super::step::sync;
 use super::{BenchError, StepOptions, limit_threads, median, parse_choice, significant};
 use crate::algorithms::{AlgorithmConfig, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
-use crate::config::{
-    AlignmentTarget, DistributionConfig, Precision, Scaling, Switch, TrainingConfig, WireFormat,
-};
+use crate::config::{AlignmentTarget, DistributionConfig, Scaling, Switch, TrainingConfig, WireFormat};
 use crate::device;
 use crate::training::{Crew, HostBatch, Session, Setup, rounds};
 
@@ -313,7 +311,7 @@ mod tests {
 
     use super::*;
     use crate::algorithms::AlgorithmName;
-    use crate::config::KernelChoice;
+    use crate::config::{KernelChoice, Precision};
 
     fn options(scaling: Scaling) -> ScalingOptions {
         let step = StepOptions {

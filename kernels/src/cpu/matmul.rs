@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "the product's kernel takes addresses and strides")]
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use crate::products::Arithmetic;
 
@@ -39,7 +38,11 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
+}
 
+/// What a product needs that reads the values itself.
+#[cfg(any(test, target_arch = "x86_64"))]
+impl<'a> Matrix<'a> {
     /// Number of rows.
     pub(super) fn rows(&self) -> usize {
         self.rows
@@ -57,7 +60,7 @@ impl<'a> Matrix<'a> {
 
     /// The values `range` of row `index` if the matrix lies [by rows](Self::by_rows), else of column `index`.
     #[inline(always)]
-    pub(super) fn line(&self, index: usize, range: Range<usize>) -> &'a [f32] {
+    pub(super) fn line(&self, index: usize, range: std::ops::Range<usize>) -> &'a [f32] {
         let (lines, length, stride) = match self.by_rows() {
             true => (self.rows, self.columns, self.row_stride),
             false => (self.columns, self.rows, self.column_stride),
