@@ -24,7 +24,7 @@ pub(super) fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     tensor.reshape([count])
 }
 
-/// What stays in the place of `tensor` while it is out: no values.
+/// What stays in the place of `tensor` while it is out: a single value, for not every device holds tensors of none.
 pub(super) fn hollow<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
-    Tensor::empty([0; D], &tensor.device())
+    Tensor::empty([1; D], &tensor.device())
 }
