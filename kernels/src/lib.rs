@@ -25,6 +25,7 @@ mod cpu;
 mod cross_entropy;
 mod depthwise;
 mod gelu;
+mod gradient_norm;
 mod joined;
 mod layer_norm;
 mod linear;
@@ -49,11 +50,12 @@ pub use cross_entropy::{
 };
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
+pub use gradient_norm::{clip_factor, gradient_norm, gradient_norm_reference};
 pub use joined::Exchange;
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference, linear_with};
 pub use linear_gelu::{linear_gelu, linear_gelu_reference};
-pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use optimizer::{AdamW, Parameter, Sgd, UpdateRule, update_parameters, update_parameters_reference};
 pub use products::{Products, has_bf16_products, rounds_in_products};
 pub use pseudo_label::{
     Predictions, Threshold, class_counts, class_counts_reference, predictions, predictions_reference,
