@@ -2,7 +2,8 @@
 //!
 //! Every operation has two faces: `name`, which picks the fastest implementation for the tensor's device, and
 //! `name_reference`, the same mathematics in burn's own operations. The reference is the contract: tests hold the
-//! fused version to it, forward and backward. [`choose`] has all of a process take the reference.
+//! fused version to it, forward and backward. [`choose`] has all of a process take the reference. Where there is a
+//! `name_with`, it takes the [`Products`] that the operation is computed with; `name` alone computes in `f32`.
 
 mod attention;
 mod batch_norm;

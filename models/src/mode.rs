@@ -203,6 +203,17 @@ mod tests {
     }
 
     #[test]
+    fn on_the_cpu_products_round_and_tensors_stay_as_they_are() {
+        let x = Tensor::<1>::full([3], 1.01, &Device::flex());
+        for precision in [Precision::F32, Precision::Bf16] {
+            let entered = precision.enter(x.clone());
+            assert_eq!(entered.dtype(), DType::F32);
+            assert_eq!(entered.into_data(), x.to_data());
+        }
+        assert_eq!([Precision::F32.products(), Precision::Bf16.products()], [Products::F32, Products::Bf16]);
+    }
+
+    #[test]
     fn no_rate_no_noise() {
         let noise = Noise { seed: 3, rows: Rows::From(5) };
         assert!(noise.drop_path(&[0.0; 4], 8, &Device::flex()).is_none());
