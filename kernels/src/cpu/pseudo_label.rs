@@ -27,10 +27,9 @@ multiversion! {
         for ((row, confidence), label) in x.chunks_exact_mut(width).zip(confidence).zip(labels) {
             let most = max(row);
             replace(row, |x| exp::<FMA>(x - most));
-            let total = sum(width, |i| row[i]);
-            row.iter_mut().for_each(|x| *x /= total);
-            // The exponential of the largest logit, less itself, is 1 exactly.
-            let top = 1.0 / total;
+            // The exponential of the largest logit, less itself, is 1 exactly: this is its probability.
+            let top = 1.0 / sum(width, |i| row[i]);
+            row.iter_mut().for_each(|x| *x *= top);
             *confidence = top;
             *label = first(row, |probability| probability == top) as i32;
         }
