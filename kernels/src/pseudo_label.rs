@@ -20,6 +20,7 @@ pub struct Predictions {
 
 /// How sure a classifier must be of an image.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "made for one call and taken apart in it")]
 pub enum Threshold {
     /// This probability, in [0, 1].
     Fixed(f32),

@@ -1,14 +1,13 @@
 //! Softmax and cross-entropy of rows in one pass: of the probabilities nothing is kept but two numbers a row, from which the
 //! backward pass computes them anew.
 
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use burn_flex::FlexTensor;
 
-use super::memory::{filled, fresh};
+use super::memory::{copied, filled, fresh};
 use super::simd::{multiversion, sum};
-use super::softmax::{Normaliser, for_each_part, matrix, rows_at_a_time};
+use super::softmax::{Normaliser, for_each_part, matrix, replace, rows_at_a_time};
 use super::{contiguous, tensor, values};
 
 /// What logits `[N, C]` are held against, and what becomes of the loss of each row; constants.
@@ -87,39 +86,39 @@ multiversion! {
 }
 
 multiversion! {
-    /// Gradient of each row of `width` logits: `factor · (Σ target · softmax - target)`.
+    /// Each row of `width` logits becomes its gradient: `factor · (Σ target · softmax - target)`.
     pub(super) fn gradients<FMA>(
-        x: &[f32],
+        logits: &mut [f32],
         width: usize,
         targets: Targets<'_>,
         class_weights: Option<&[f32]>,
         normalisers: &[Normaliser],
         factors: &[f32],
-        dx: &mut [MaybeUninit<f32>],
     ) {
-        let rows = x.chunks_exact(width).zip(dx.chunks_exact_mut(width)).zip(normalisers.iter().zip(factors));
-        for (n, ((x, dx), (of, &factor))) in rows.enumerate() {
+        let rows = logits.chunks_exact_mut(width).zip(normalisers.iter().zip(factors));
+        for (n, (row, (of, &factor))) in rows.enumerate() {
             match (targets, class_weights) {
                 (Targets::Classes(classes), weights) => {
                     let class = classes[n] as usize;
                     let factor = factor * weights.map_or(1.0, |weights| weights[class]);
-                    for (dx, &x) in dx.iter_mut().zip(x) {
-                        dx.write(factor * of.probability::<FMA>(x));
-                    }
-                    dx[class].write(factor * (of.probability::<FMA>(x[class]) - 1.0));
+                    replace(row, |x| of.probability::<FMA>(x));
+                    row[class] -= 1.0;
+                    row.iter_mut().for_each(|value| *value *= factor);
                 }
                 (Targets::Shares(shares), None) => {
                     let shares = &shares[n * width..][..width];
                     let total = sum(width, |c| shares[c]);
-                    for ((dx, &x), &share) in dx.iter_mut().zip(x).zip(shares) {
-                        dx.write(factor * (total * of.probability::<FMA>(x) - share));
+                    replace(row, |x| of.probability::<FMA>(x));
+                    for (value, &share) in row.iter_mut().zip(shares) {
+                        *value = factor * (total * *value - share);
                     }
                 }
                 (Targets::Shares(shares), Some(weights)) => {
                     let (shares, weights) = (&shares[n * width..][..width], &weights[..width]);
                     let total = sum(width, |c| weights[c] * shares[c]);
-                    for (((dx, &x), &share), &weight) in dx.iter_mut().zip(x).zip(shares).zip(weights) {
-                        dx.write(factor * (total * of.probability::<FMA>(x) - weight * share));
+                    replace(row, |x| of.probability::<FMA>(x));
+                    for ((value, &share), &weight) in row.iter_mut().zip(shares).zip(weights) {
+                        *value = factor * (total * *value - weight * share);
                     }
                 }
             }
@@ -169,9 +168,9 @@ pub(crate) fn backward(
     let parts = dx.chunks_mut(piece * width).zip(given).enumerate();
     for_each_part(parts, |(part, (dx, (x, (normalisers, factors))))| {
         let targets = aim.targets.rows_from(part * piece, width);
-        gradients(x, width, targets, weights, normalisers, factors, dx);
+        gradients(copied(dx, x), width, targets, weights, normalisers, factors);
     });
-    // SAFETY: as long as the logits, whose rows have all been written: there is a normaliser and a factor for each.
+    // SAFETY: as long as the logits, and copied from them in whole: there is a normaliser and a factor for each row.
     tensor(unsafe { filled(dx) }, logits.layout().shape().clone())
 }
 

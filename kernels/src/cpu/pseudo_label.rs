@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 
 use super::memory::{copied, filled, fresh};
 use super::simd::{exp, max, multiversion, sum};
-use super::softmax::{for_each_part, matrix, rows_at_a_time};
+use super::softmax::{for_each_part, matrix, replace, rows_at_a_time};
 use super::{contiguous, tensor, values};
 
 /// Values compared before anybody asks whether one of them was equal.
@@ -26,11 +26,10 @@ multiversion! {
     pub(super) fn believe<FMA>(x: &mut [f32], width: usize, confidence: &mut [f32], labels: &mut [i32]) {
         for ((row, confidence), label) in x.chunks_exact_mut(width).zip(confidence).zip(labels) {
             let most = max(row);
-            row.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
-            let total = sum(width, |i| row[i]);
-            row.iter_mut().for_each(|x| *x /= total);
-            // The exponential of the largest logit, less itself, is 1 exactly.
-            let top = 1.0 / total;
+            replace(row, |x| exp::<FMA>(x - most));
+            // The exponential of the largest logit, less itself, is 1 exactly: this is its probability.
+            let top = 1.0 / sum(width, |i| row[i]);
+            row.iter_mut().for_each(|x| *x *= top);
             *confidence = top;
             *label = first(row, |probability| probability == top) as i32;
         }
