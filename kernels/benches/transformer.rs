@@ -152,8 +152,18 @@ fn step(name: &str, seconds: f64, fused: bool) {
 #[derive(Clone, Copy)]
 enum Handed {
     Together,
+    /// Each alone, then all averages in a pass of their own.
     OneByOne,
     ToReference,
+}
+
+/// A parameter's update alone, and its average's afterwards.
+fn apart(mut parameter: Parameter, clip: Option<&Tensor<1>>, decay: f64) -> Parameter {
+    let average = parameter.average.take();
+    let mut updated = update_parameters(vec![parameter], clip, decay).remove(0);
+    updated.average =
+        average.map(|average| average.mul_scalar(decay) + updated.weight.clone().mul_scalar(1.0 - decay));
+    updated
 }
 
 /// Updates as many parameters as the blocks have, in as many tensors, and their averages if `averaged`; before that their
@@ -196,8 +206,7 @@ fn optimizer(name: &str, seconds: f64, handed: Handed, averaged: bool, clipped: 
             match handed {
                 Handed::Together => update_parameters(parameters, clip, 0.999),
                 Handed::OneByOne => {
-                    let alone = |parameter| update_parameters(vec![parameter], clip, 0.999);
-                    parameters.into_iter().flat_map(alone).collect()
+                    parameters.into_iter().map(|parameter| apart(parameter, clip, 0.999)).collect()
                 }
                 Handed::ToReference => update_parameters_reference(parameters, clip, 0.999),
             }
