@@ -21,6 +21,8 @@ mod conv_widest;
 mod cpu;
 mod depthwise;
 mod gelu;
+#[cfg(feature = "cube")]
+mod gpu;
 mod joined;
 mod layer_norm;
 mod linear;

@@ -4,11 +4,12 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
-use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Shape, Tensor};
 use burn_flex::FlexTensor;
 
-use crate::cpu::{self, serves};
+use crate::choice::{serves, serves_beside};
+use crate::cpu;
 
 /// `x W + b`: `x` is `[.., in]`, `weight` `[in, out]` (burn's layout), `bias` `[out]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
@@ -17,7 +18,8 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [d_out], "linear: bias {:?}, weight {:?}", bias.dims(), weight.dims());
     }
-    if !(serves(&x) && serves(&weight) && bias.as_ref().is_none_or(serves)) {
+    if !(serves(&x) && serves_beside(&weight, &x) && bias.as_ref().is_none_or(|bias| serves_beside(bias, &x)))
+    {
         return linear_reference(x, weight, bias);
     }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -45,17 +47,48 @@ pub fn linear_reference<const D: usize>(
     out.reshape(shape)
 }
 
-/// The operation on the CPU backend and in its graph; other backends never get here.
-#[backend_extension(Flex, Autodiff)]
+/// The operation on every backend, and in its graph. Only the CPU has a kernel: on GPUs nothing beats burn's products, which
+/// add the bias and what follows as they write the result.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait LinearOps: Backend {
     /// See [`linear`].
+    #[fusion(default)]
     fn linear_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        let d_out = last(&bias);
+        let shape = with_last(&x, d_out);
+        let rows = Self::float_matmul(as_rows::<Self>(x), weight);
+        let bias = Self::float_reshape(bias, [1, d_out].into());
+        Self::float_reshape(Self::float_add(rows, bias), shape)
+    }
     /// [`linear`] without a bias.
-    fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[fusion(default)]
+    fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let shape = with_last(&x, last(&weight));
+        Self::float_reshape(Self::float_matmul(as_rows::<Self>(x), weight), shape)
+    }
+}
+
+/// Length of the last axis.
+fn last(x: &impl TensorMetadata) -> usize {
+    *x.shape().last().expect("at least one axis")
+}
+
+/// The shape of `x` but for its last axis.
+fn with_last(x: &impl TensorMetadata, length: usize) -> Shape {
+    let mut dims = x.shape().to_vec();
+    *dims.last_mut().expect("at least one axis") = length;
+    dims.into()
+}
+
+/// `x` as a matrix of its rows.
+fn as_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let length = last(&x);
+    let rows = x.shape().num_elements() / length;
+    B::float_reshape(x, [rows, length].into())
 }
 
 impl LinearOps for Flex {
@@ -68,7 +101,47 @@ impl LinearOps for Flex {
     }
 }
 
-impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
+#[cfg(feature = "cube")]
+impl LinearOps for burn_cubecl::CubeBackend {}
+
+/// The backward pass: on a backend without a kernel the products of burn.
+pub(crate) trait LinearGradients: Backend {
+    /// The gradients of `x` (if `weight` is given), of the weight (if `x` is given) and of the bias (if `bias`).
+    fn linear_backward(
+        x: Option<FloatTensor<Self>>,
+        weight: Option<FloatTensor<Self>>,
+        dy: FloatTensor<Self>,
+        bias: bool,
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        let shape = weight.as_ref().map(|weight| with_last(&dy, weight.shape()[0]));
+        let (dy, d_out) = (as_rows::<Self>(dy.clone()), last(&dy));
+        [
+            weight.zip(shape).map(|(weight, shape)| {
+                let weight = Self::float_swap_dims(weight, 0, 1);
+                Self::float_reshape(Self::float_matmul(dy.clone(), weight), shape)
+            }),
+            x.map(|x| Self::float_matmul(Self::float_swap_dims(as_rows::<Self>(x), 0, 1), dy.clone())),
+            bias.then(|| Self::float_reshape(Self::float_sum_dim(dy.clone(), 0), [d_out].into())),
+        ]
+    }
+}
+
+impl LinearGradients for Flex {
+    fn linear_backward(
+        x: Option<FlexTensor>,
+        weight: Option<FlexTensor>,
+        dy: FlexTensor,
+        bias: bool,
+    ) -> [Option<FlexTensor>; 3] {
+        let gradients = cpu::linear::backward(x, weight, dy, bias);
+        [gradients.x, gradients.weight, gradients.bias]
+    }
+}
+
+#[cfg(feature = "cube")]
+impl LinearGradients for burn::backend::Cube {}
+
+impl<B: LinearOps + LinearGradients, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     fn linear_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -82,13 +155,11 @@ impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
                     x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                     weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
                 };
-                let y =
-                    Flex::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                let y = B::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
                 prep.finish(state, y)
             }
             OpsKind::UnTracked(prep) => {
-                let y =
-                    Flex::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                let y = B::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
                 prep.finish(y)
             }
         }
@@ -101,10 +172,10 @@ impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
                     x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                     weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
                 };
-                prep.finish(state, Flex::product_forward(x.into_primitive(), weight.into_primitive()))
+                prep.finish(state, B::product_forward(x.into_primitive(), weight.into_primitive()))
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(Flex::product_forward(x.into_primitive(), weight.into_primitive()))
+                prep.finish(B::product_forward(x.into_primitive(), weight.into_primitive()))
             }
         }
     }
@@ -122,20 +193,20 @@ struct Kept {
 struct LinearBackward;
 
 /// Parents: `x`, the weight and, if there is one, the bias.
-impl<const N: usize> Backward<Flex, N> for LinearBackward {
+impl<B: LinearOps + LinearGradients, const N: usize> Backward<B, N> for LinearBackward {
     type State = Kept;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
-        let x = ops.state.x.map(|x| checkpointer.retrieve_node_output::<FlexTensor>(x));
-        let weight = ops.state.weight.map(|weight| checkpointer.retrieve_node_output::<FlexTensor>(weight));
+        let dy = grads.consume::<B>(&ops.node);
+        let x = ops.state.x.map(|x| checkpointer.retrieve_node_output::<FloatTensor<B>>(x));
+        let weight =
+            ops.state.weight.map(|weight| checkpointer.retrieve_node_output::<FloatTensor<B>>(weight));
         let bias = ops.parents.get(2).and_then(Option::as_ref);
 
-        let gradients = cpu::linear::backward(x, weight, dy, bias.is_some());
-        let gradients = [gradients.x, gradients.weight, gradients.bias];
+        let gradients = B::linear_backward(x, weight, dy, bias.is_some());
         for (parent, gradient) in ops.parents.iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<Flex>(parent.id, gradient);
+                grads.register::<B>(parent.id, gradient);
             }
         }
     }

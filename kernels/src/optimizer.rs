@@ -24,7 +24,7 @@ pub struct AdamW {
 
 /// One AdamW update: takes weight, gradient and both moments, returns the new weight and moments.
 ///
-/// All four have one shape and lie outside the graph. On the CPU weight and moments are overwritten where the caller
+/// All four have one shape and lie outside the graph. Weight and moments are overwritten where the caller
 /// has given up the only handle to them, else copied.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
@@ -35,6 +35,13 @@ pub fn adamw<const D: usize>(
 ) -> [Tensor<D>; 3] {
     for (name, dims) in [("grad", grad.dims()), ("first", first.dims()), ("second", second.dims())] {
         assert_eq!(dims, weight.dims(), "adamw: the shape of `{name}` is not the weight's");
+    }
+    #[cfg(feature = "cube")]
+    if [&weight, &grad, &first, &second].into_iter().all(crate::choice::on_gpu_plain) {
+        use crate::gpu::adamw::{Weight, step};
+        let state = Weight { weight, moments: [first, second], average: None };
+        let Weight { weight, moments: [first, second], .. } = step(state, grad, None, rule);
+        return [weight, first, second];
     }
     let plain = |tensor: &Tensor<D>| serves(tensor) && !tensor.device().is_autodiff();
     if ![&weight, &grad, &first, &second].into_iter().all(plain) {
