@@ -570,21 +570,15 @@ mod tests {
     #[test]
     fn attention_on_a_gpu_equals_its_reference() {
         let (gpu, _held) = device();
-        let sizes = [
-            [1, 1, 1, 1],
-            [2, 5, 3, 7],
-            [1, 65, 2, 64],
-            [2, 33, 1, 16],
-            [1, 70, 1, 100],
-            [1, 17, 2, 128],
-            [3, 31, 2, 33],
-        ];
+        // A kernel is compiled for each width of a head, which takes seconds here.
+        let sizes =
+            [[1, 1, 1, 7], [2, 5, 3, 7], [1, 33, 2, 7], [1, 65, 2, 64], [1, 35, 1, 100], [1, 17, 2, 128]];
         for sizes in sizes {
             let expected = run(sizes, (&Device::flex(), DType::F32), attention_reference);
             // Sums of up to 128 terms in another order, and exponentials of them.
             let found = run(sizes, (&gpu, DType::F32), attention);
             assert_agree(&format!("{sizes:?}"), &found, &expected, 1e-5);
-            for dtype in narrow_types(&gpu) {
+            for dtype in narrow_types(&gpu).filter(|_| sizes[3] == 7) {
                 let found = run(sizes, (&gpu, dtype), attention);
                 assert_agree(&format!("{sizes:?} {dtype:?}"), &found, &expected, 2e-2);
             }

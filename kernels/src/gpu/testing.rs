@@ -1,10 +1,12 @@
 //! What the tests on GPUs share: the device under test, and comparing what it finds with the reference on the CPU.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::backend::DispatchTensor;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::cpu::testing::noise;
+use crate::tap::{BackwardHook, Found, hooked};
 
 /// Holds the device: software devices do not like several clients at once, and memory is short.
 static DEVICE: Mutex<()> = Mutex::new(());
@@ -46,13 +48,23 @@ pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// A scalar whose gradient at `y` is `weight`.
+/// A scalar whose gradient at `y` is `weight`, bit for bit.
 ///
-/// A product of matrices, for a fused product of values works in place, which software devices get wrong; the gradient
-/// is a product with 1, right in every precision.
-pub(super) fn weighted<const D: usize>(y: Tensor<D>, weight: Tensor<D>) -> Tensor<2> {
-    let count = y.shape().num_elements();
-    y.reshape([1, count]).matmul(weight.reshape([count, 1]))
+/// Not by a product: burn's fused product of values works in place, which software devices get wrong, and its product of
+/// matrices rounds to TF32 on others.
+pub(super) fn weighted<const D: usize>(y: Tensor<D>, weight: Tensor<D>) -> Tensor<1> {
+    assert_eq!(y.dims(), weight.dims(), "a weight for each value");
+    hooked(y, Arc::new(Given(weight.inner().into_dispatch()))).sum()
+}
+
+/// A gradient to go on with, whatever has come.
+#[derive(Debug)]
+struct Given(DispatchTensor);
+
+impl BackwardHook for Given {
+    fn passed(&self, _gradient: DispatchTensor, _found: &Found<'_>) -> DispatchTensor {
+        self.0.clone()
+    }
 }
 
 /// Asserts that every difference is at most `tolerance` times the largest value.
