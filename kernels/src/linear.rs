@@ -5,21 +5,28 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{DType, Shape, Tensor};
 use burn_flex::FlexTensor;
 
-use crate::choice::{serves, serves_beside};
+use crate::choice::{on_gpu, serves};
 use crate::cpu;
 
 /// `x W + b`: `x` is `[.., in]`, `weight` `[in, out]` (burn's layout), `bias` `[out]`.
+///
+/// Computes in the type of `x`; weight and bias of another type are rounded to it, and their gradients come in their own. In
+/// one step, so that these gradients are final as soon as it has run: see [`tap`](crate::tap).
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let [d_in, d_out] = weight.dims();
     assert_eq!(x.dims()[D - 1], d_in, "linear: x {:?}, weight {:?}", x.dims(), weight.dims());
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [d_out], "linear: bias {:?}, weight {:?}", bias.dims(), weight.dims());
     }
-    if !(serves(&x) && serves_beside(&weight, &x) && bias.as_ref().is_none_or(|bias| serves_beside(bias, &x)))
-    {
+    let served = if on_gpu(&x) {
+        on_gpu(&weight) && bias.as_ref().is_none_or(on_gpu)
+    } else {
+        serves(&x) && serves(&weight) && bias.as_ref().is_none_or(serves)
+    };
+    if !served {
         return linear_reference(x, weight, bias);
     }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -36,6 +43,9 @@ pub fn linear_reference<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     let dims = x.dims();
+    let dtype = x.dtype();
+    let weight = if weight.dtype() == dtype { weight } else { weight.cast(dtype) };
+    let bias = bias.map(|bias| if bias.dtype() == dtype { bias } else { bias.cast(dtype) });
     let [d_in, d_out] = weight.dims();
     let rows = dims.iter().product::<usize>() / d_in.max(1);
     let mut out = x.reshape([rows, d_in]).matmul(weight);
@@ -60,14 +70,16 @@ pub(crate) trait LinearOps: Backend {
     ) -> FloatTensor<Self> {
         let d_out = last(&bias);
         let shape = with_last(&x, d_out);
+        let bias = Self::float_reshape(like::<Self>(bias, &x), [1, d_out].into());
+        let weight = like::<Self>(weight, &x);
         let rows = Self::float_matmul(as_rows::<Self>(x), weight);
-        let bias = Self::float_reshape(bias, [1, d_out].into());
         Self::float_reshape(Self::float_add(rows, bias), shape)
     }
     /// [`linear`] without a bias.
     #[fusion(default)]
     fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let shape = with_last(&x, last(&weight));
+        let weight = like::<Self>(weight, &x);
         Self::float_reshape(Self::float_matmul(as_rows::<Self>(x), weight), shape)
     }
 }
@@ -89,6 +101,11 @@ fn as_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let length = last(&x);
     let rows = x.shape().num_elements() / length;
     B::float_reshape(x, [rows, length].into())
+}
+
+/// `tensor` in the type of `other`.
+fn like<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<B>) -> FloatTensor<B> {
+    if tensor.dtype() == other.dtype() { tensor } else { B::float_cast(tensor, other.dtype().into()) }
 }
 
 impl LinearOps for Flex {
@@ -114,6 +131,7 @@ pub(crate) trait LinearGradients: Backend {
         bias: bool,
     ) -> [Option<FloatTensor<Self>>; 3] {
         let shape = weight.as_ref().map(|weight| with_last(&dy, weight.shape()[0]));
+        let weight = weight.map(|weight| like::<Self>(weight, &dy));
         let (dy, d_out) = (as_rows::<Self>(dy.clone()), last(&dy));
         [
             weight.zip(shape).map(|(weight, shape)| {
@@ -154,6 +172,7 @@ impl<B: LinearOps + LinearGradients, C: CheckpointStrategy> LinearOps for Autodi
                 let state = Kept {
                     x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                     weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
+                    parameters: [weight.dtype(), bias.dtype()],
                 };
                 let y = B::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
                 prep.finish(state, y)
@@ -171,6 +190,7 @@ impl<B: LinearOps + LinearGradients, C: CheckpointStrategy> LinearOps for Autodi
                 let state = Kept {
                     x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                     weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
+                    parameters: [weight.dtype(); 2],
                 };
                 prep.finish(state, B::product_forward(x.into_primitive(), weight.into_primitive()))
             }
@@ -186,6 +206,8 @@ impl<B: LinearOps + LinearGradients, C: CheckpointStrategy> LinearOps for Autodi
 struct Kept {
     x: Option<NodeId>,
     weight: Option<NodeId>,
+    /// Types of weight and bias, which their gradients take.
+    parameters: [DType; 2],
 }
 
 /// One step for all gradients, so that those of weight and bias are final as soon as it has run.
@@ -203,8 +225,15 @@ impl<B: LinearOps + LinearGradients, const N: usize> Backward<B, N> for LinearBa
             ops.state.weight.map(|weight| checkpointer.retrieve_node_output::<FloatTensor<B>>(weight));
         let bias = ops.parents.get(2).and_then(Option::as_ref);
 
-        let gradients = B::linear_backward(x, weight, dy, bias.is_some());
-        for (parent, gradient) in ops.parents.iter().zip(gradients) {
+        let [x, weight, bias] = B::linear_backward(x, weight, dy, bias.is_some());
+        let [of_weight, of_bias] = ops.state.parameters;
+        let back = |gradient: FloatTensor<B>, dtype: DType| match gradient.dtype() == dtype {
+            true => gradient,
+            false => B::float_cast(gradient, dtype.into()),
+        };
+        let [weight, bias] =
+            [weight.map(|gradient| back(gradient, of_weight)), bias.map(|gradient| back(gradient, of_bias))];
+        for (parent, gradient) in ops.parents.iter().zip([x, weight, bias]) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<B>(parent.id, gradient);
             }
