@@ -19,6 +19,7 @@ mod conv_memory;
 mod conv_product;
 mod conv_widest;
 mod cpu;
+mod cross_entropy;
 mod depthwise;
 mod gelu;
 #[cfg(feature = "cube")]
@@ -27,6 +28,7 @@ mod joined;
 mod layer_norm;
 mod linear;
 mod optimizer;
+mod pseudo_label;
 mod rectify;
 mod residual;
 mod tap;
@@ -38,12 +40,18 @@ pub use batch_norm::{
 pub use channel_affine::{channel_affine, channel_affine_reference};
 pub use choice::{Kernels, choose};
 pub use conv::{conv2d, conv2d_reference};
+pub use cross_entropy::{
+    ClassTargets, cross_entropy, cross_entropy_reference, cross_entropy_rows, cross_entropy_rows_reference,
+};
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
 pub use joined::Exchange;
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
 pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use pseudo_label::{
+    Predictions, Threshold, class_counts, class_counts_reference, predictions, predictions_reference,
+};
 pub use rectify::{relu, relu_reference};
 pub use residual::{residual, residual_reference};
 pub use tap::{Found, Watcher, scaled_into, tap};

@@ -16,13 +16,12 @@
 //! labels are `q̃_b` as it is.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Below, Upper::Upto, range};
 
 use super::alignment::Alignment;
-use super::loss::confidence;
+use super::loss::{Predictions, predictions};
 use super::student::Student;
 use super::{Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets};
 
@@ -80,23 +79,19 @@ impl AdaMatch {
 
     /// Moves the means, then makes pseudo-labels, from labelled `[B, C]` and weak `[U, C]` logits.
     fn pseudo_labels(&mut self, network: &dyn Network, labelled: Tensor<2>, weak: Tensor<2>) -> PseudoLabels {
-        let probabilities = softmax(weak, 1);
-        let labelled = network.ranks().gather(softmax(labelled, 1));
+        let probabilities = predictions(weak).probabilities;
+        let labelled = Predictions::of(network.ranks().gather(predictions(labelled).probabilities));
         self.alignment.observe(network.ranks().gather(probabilities.clone()));
-        self.alignment.follow(labelled.clone());
+        self.alignment.follow(labelled.probabilities);
 
-        let aligned = self.alignment.align(probabilities);
-        let (confidence, class) = confidence(&aligned);
-        let threshold = labelled.max_dim(1).mean().mul_scalar(self.config.threshold);
-        let threshold = threshold.expand(confidence.dims());
-        PseudoLabels {
-            mask: confidence.greater_equal(threshold.clone()).float(),
-            targets: match self.config.hard_labels {
-                true => Targets::Hard(class),
-                false => Targets::Soft(aligned),
-            },
-            threshold,
-        }
+        let aligned = Predictions::of(self.alignment.align(probabilities));
+        let (mask, threshold) =
+            aligned.reaching(labelled.confidence.mean().mul_scalar(self.config.threshold));
+        let targets = match self.config.hard_labels {
+            true => Targets::Hard(aligned.label),
+            false => Targets::Soft(aligned.probabilities),
+        };
+        PseudoLabels { mask, targets, threshold }
     }
 }
 

@@ -12,12 +12,11 @@
 //! of the paper's section 4.3: the established implementation ignores it too, so published numbers hold.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Upto, range};
 
-use super::loss::confidence;
+use super::loss::predictions;
 use super::student::Student;
 use super::{Algorithm, Network, PseudoLabels, SslBatch, StepLoss, Targets};
 
@@ -69,17 +68,13 @@ impl FixMatch {
 
     /// Pseudo-labels from weak logits `[U, C]`.
     fn pseudo_labels(&self, weak: Tensor<2>) -> PseudoLabels {
-        let probabilities = softmax(weak, 1);
-        let (confidence, class) = confidence(&probabilities);
-        PseudoLabels {
-            mask: confidence.clone().greater_equal_scalar(self.config.threshold).float(),
-            targets: if self.config.hard_labels {
-                Targets::Hard(class)
-            } else {
-                Targets::Soft(probabilities)
-            },
-            threshold: confidence.full_like(self.config.threshold),
-        }
+        let weak = predictions(weak);
+        let (mask, threshold) = weak.reaching(self.config.threshold);
+        let targets = match self.config.hard_labels {
+            true => Targets::Hard(weak.label),
+            false => Targets::Soft(weak.probabilities),
+        };
+        PseudoLabels { mask, targets, threshold }
     }
 }
 

@@ -20,13 +20,12 @@
 //! `û` lies on the host, with counts that are kept up to date, so that a step's work does not depend on `N`. This needs
 //! the confidences of each step on the host: one read, of `U` small rows.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Upto, range};
 
-use super::loss::confidence;
+use super::loss::{Predictions, predictions};
 use super::student::Student;
 use super::{
     Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, nothing_left,
@@ -92,30 +91,26 @@ impl FlexMatch {
         Self { config, warm_up, memory, learning_status }
     }
 
-    /// Pseudo-labels from weak probabilities `[U, C]` under the present β.
-    fn pseudo_labels(&self, probabilities: Tensor<2>) -> PseudoLabels {
-        let (confidence, class) = confidence(&probabilities);
+    /// Pseudo-labels from weak predictions under the present β.
+    fn pseudo_labels(&self, weak: Predictions) -> PseudoLabels {
         let mapped = self.learning_status.clone() / self.learning_status.clone().neg().add_scalar(2.0);
-        let threshold = mapped.mul_scalar(self.config.threshold).select(0, class.clone());
-        PseudoLabels {
-            mask: confidence.greater_equal(threshold.clone()).float(),
-            targets: match self.config.hard_labels {
-                true => Targets::Hard(class),
-                false => Targets::Soft(probabilities),
-            },
-            threshold,
-        }
+        let (mask, threshold) = weak.reaching(mapped.mul_scalar(self.config.threshold));
+        let targets = match self.config.hard_labels {
+            true => Targets::Hard(weak.label),
+            false => Targets::Soft(weak.probabilities),
+        };
+        PseudoLabels { mask, targets, threshold }
     }
 
     /// Writes `û` for the images of all ranks, then moves β.
-    fn update(&mut self, network: &dyn Network, probabilities: &Tensor<2>, indices: &[u32]) {
-        let (confidence, class) = confidence(probabilities);
+    fn update(&mut self, network: &dyn Network, weak: Predictions, indices: &[u32]) {
+        let Predictions { confidence, label, .. } = weak;
         let device = confidence.device();
         let digits = |digit: fn(u32) -> u32| {
             let values: Vec<f32> = indices.iter().map(|index| digit(*index) as f32).collect();
             Tensor::<1>::from_data(values.as_slice(), &device)
         };
-        let rows = vec![confidence, class.float(), digits(|i| i / DIGIT), digits(|i| i % DIGIT)];
+        let rows = vec![confidence, label.float(), digits(|i| i / DIGIT), digits(|i| i % DIGIT)];
         let rows = network.ranks().gather(Tensor::stack::<2>(rows, 1)).into_data();
         let rows: Vec<f32> = rows.iter::<f32>().collect();
         for row in rows.as_chunks::<4>().0 {
@@ -136,9 +131,9 @@ impl Algorithm for FlexMatch {
     }
 
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
-        let probabilities = softmax(batch.teach(network), 1);
-        let pseudo = self.pseudo_labels(probabilities.clone());
-        self.update(network, &probabilities, &batch.indices);
+        let weak = predictions(batch.teach(network));
+        let pseudo = self.pseudo_labels(weak.clone());
+        self.update(network, weak, &batch.indices);
         let student = Student::pass(network, batch, &pseudo);
         let supervised = batch.objective.loss(student.labelled.clone(), batch.labels.clone());
         StepLoss::of(supervised, student.consistency(), self.config.unlabelled_weight, pseudo)

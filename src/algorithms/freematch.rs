@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upto, range};
 
-use super::loss::{class_counts, confidence, histogram, shares};
+use super::loss::{Predictions, class_counts, histogram, predictions, shares};
 use super::student::{Strong, Student};
 use super::{
     Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, joined_sum,
@@ -119,37 +119,31 @@ impl FreeMatch {
         self.class_expectation.dims()[0]
     }
 
-    /// Moves the three averages by the weak probabilities `[N, C]` of a step, those of all ranks.
-    fn update(&mut self, probabilities: &Tensor<2>) {
+    /// Moves the three averages by the weak predictions of a step, those of all ranks.
+    fn update(&mut self, weak: &Predictions) {
         let decay = self.decay;
         let average =
             |old: &Tensor<1>, new: Tensor<1>| old.clone().mul_scalar(decay) + new.mul_scalar(1.0 - decay);
-        let (confidence, class) = confidence(probabilities);
-        let rows = histogram(class, confidence.ones_like(), self.classes());
+        let confidence = weak.confidence.clone();
+        let rows = histogram(weak.label.clone(), confidence.ones_like(), self.classes());
         let level = if self.config.use_quantile { quantile(confidence, QUANTILE) } else { confidence.mean() };
         self.global_threshold = average(&self.global_threshold, level);
         if self.config.clip_threshold {
             self.global_threshold = self.global_threshold.clone().clamp(0.0, LARGEST_THRESHOLD);
         }
-        let mean = probabilities.clone().mean_dim(0).squeeze_dim(0);
-        self.class_expectation = average(&self.class_expectation, mean);
+        self.class_expectation = average(&self.class_expectation, weak.mean());
         self.label_histogram = average(&self.label_histogram, rows);
     }
 
-    /// Pseudo-labels from weak logits `[U, C]` under the present thresholds.
-    fn pseudo_labels(&self, weak: Tensor<2>, probabilities: &Tensor<2>) -> PseudoLabels {
-        let (confidence, class) = confidence(probabilities);
+    /// Pseudo-labels from weak logits `[U, C]`, and what they predict, under the present thresholds.
+    fn pseudo_labels(&self, logits: Tensor<2>, weak: Predictions) -> PseudoLabels {
         let relative = self.class_expectation.clone() / self.class_expectation.clone().max();
-        let threshold = self.global_threshold.clone() * relative.select(0, class.clone());
-        PseudoLabels {
-            mask: confidence.greater_equal(threshold.clone()).float(),
-            targets: if self.config.hard_labels {
-                Targets::Hard(class)
-            } else {
-                Targets::Soft(softmax(weak.div_scalar(self.config.temperature), 1))
-            },
-            threshold,
-        }
+        let (mask, threshold) = weak.reaching(self.global_threshold.clone() * relative);
+        let targets = match self.config.hard_labels {
+            true => Targets::Hard(weak.label),
+            false => Targets::Soft(softmax(logits.div_scalar(self.config.temperature), 1)),
+        };
+        PseudoLabels { mask, targets, threshold }
     }
 
     /// Class fairness: the strong predictions should be spread over the classes as the pseudo-labels are (eq. 9, 10).
@@ -164,8 +158,8 @@ impl FreeMatch {
             Some(Strong { logits, mask, .. }) => {
                 let probabilities = softmax(logits.clone(), 1);
                 let kept = mask.clone().greater_scalar(0.0).float();
-                let (_, class) = confidence(&probabilities.clone().inner());
-                let predicted = class_counts(class, kept.clone(), classes);
+                let label = Predictions::of(probabilities.clone()).label;
+                let predicted = class_counts(label, kept.clone(), classes);
                 let [rows] = kept.dims();
                 let kept = Tensor::from_inner(kept.reshape([rows, 1]));
                 ((probabilities * kept).sum_dim(0).squeeze_dim::<1>(0), predicted)
@@ -196,10 +190,10 @@ impl Algorithm for FreeMatch {
     }
 
     fn step(&mut self, network: &dyn Network, batch: &SslBatch) -> StepLoss {
-        let weak = batch.teach(network);
-        let probabilities = softmax(weak.clone(), 1);
-        self.update(&network.ranks().gather(probabilities.clone()));
-        let pseudo = self.pseudo_labels(weak, &probabilities);
+        let logits = batch.teach(network);
+        let weak = predictions(logits.clone());
+        self.update(&Predictions::of(network.ranks().gather(weak.probabilities.clone())));
+        let pseudo = self.pseudo_labels(logits, weak);
 
         let student = Student::pass(network, batch, &pseudo);
         let supervised = batch.objective.loss(student.labelled.clone(), batch.labels.clone());

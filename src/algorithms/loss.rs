@@ -1,33 +1,40 @@
-//! Losses shared by the algorithms.
+//! Losses and pseudo-labels shared by the algorithms.
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
+use harvest_kernels::ClassTargets;
+/// Probabilities, confidence and label of each row of logits, off the graph; and which of them reach a threshold.
+pub use harvest_kernels::{Predictions, predictions};
 
 use super::Targets;
 
-/// Cross-entropy of each row, `-Σ_c target_c log softmax(logits)_c`: `[N, C]` → `[N]`.
-pub fn cross_entropy_rows(logits: Tensor<2>, targets: Targets) -> Tensor<1> {
-    let log_probabilities = log_softmax(logits, 1);
-    match targets {
-        Targets::Hard(classes) => {
-            let [rows] = classes.dims();
-            log_probabilities.gather(1, classes.reshape([rows, 1])).squeeze_dim::<1>(1).neg()
+impl From<Targets> for ClassTargets {
+    fn from(targets: Targets) -> Self {
+        match targets {
+            Targets::Hard(classes) => Self::Hard(classes),
+            Targets::Soft(shares) => Self::Soft(shares),
         }
-        Targets::Soft(targets) => (log_probabilities * targets).sum_dim(1).squeeze_dim::<1>(1).neg(),
     }
 }
 
-/// The most likely class of each row and its probability: `[N, C]` → `[N]`, `[N]`; ties go to the first class.
-pub fn confidence(probabilities: &Tensor<2>) -> (Tensor<1>, Tensor<1, Int>) {
-    let (confidence, class) = probabilities.clone().max_dim_with_indices(1);
-    (confidence.squeeze_dim(1), class.squeeze_dim(1))
+/// Cross-entropy of each row, `-Σ_c target_c log softmax(logits)_c`: `[N, C]` → `[N]`.
+pub fn cross_entropy_rows(logits: Tensor<2>, targets: Targets) -> Tensor<1> {
+    harvest_kernels::cross_entropy_rows(logits, targets.into())
+}
+
+/// The mean of [`cross_entropy_rows`]: `[N, C]` → `[1]`.
+pub fn cross_entropy(logits: Tensor<2>, targets: Targets) -> Tensor<1> {
+    let [rows, _] = logits.dims();
+    harvest_kernels::cross_entropy(logits, targets.into(), None, None, rows as f32)
+}
+
+/// [`cross_entropy_rows`], each counted as `mask` `[N]` says, and averaged over `count` images: `[N, C]` → `[1]`.
+pub fn masked_cross_entropy(logits: Tensor<2>, targets: Targets, mask: Tensor<1>, count: usize) -> Tensor<1> {
+    harvest_kernels::cross_entropy(logits, targets.into(), None, Some(mask), count as f32)
 }
 
 /// Rows (weighted) that fall to each class: `[N]`, `[N]` → `[C]`.
 pub fn class_counts(classes: Tensor<1, Int>, weights: Tensor<1>, count: usize) -> Tensor<1> {
-    let [rows] = classes.dims();
-    let one_hot = classes.one_hot::<2>(count).float();
-    (one_hot * weights.reshape([rows, 1])).sum_dim(0).squeeze_dim::<1>(0)
+    harvest_kernels::class_counts(classes, Some(weights), count)
 }
 
 /// Distributions `[N, C]` raised to the power `1/T` and scaled to sum 1: below T = 1 the likely becomes likelier.
@@ -63,6 +70,21 @@ mod tests {
         let difference =
             (cross_entropy_rows(logits.clone(), hard) - cross_entropy_rows(logits, soft)).abs().max();
         assert!(difference.into_scalar::<f32>() < 1e-6);
+    }
+
+    #[test]
+    fn means_and_masks_are_of_the_rows() {
+        let device = Device::flex();
+        let logits = Tensor::<2>::from_data([[1.0f32, -2.0, 0.5], [0.0, 3.0, -1.0]], &device);
+        let targets = Targets::Hard(Tensor::from_data([2i32, 0], &device));
+        let value = |loss: Tensor<1>| loss.into_scalar::<f32>();
+        let rows: Vec<f32> =
+            cross_entropy_rows(logits.clone(), targets.clone()).into_data().iter::<f32>().collect();
+        let mean = value(cross_entropy(logits.clone(), targets.clone()));
+        assert!((mean - (rows[0] + rows[1]) / 2.0).abs() < 1e-6, "{mean} {rows:?}");
+        let mask = Tensor::from_data([0.0f32, 0.5], &device);
+        let masked = value(masked_cross_entropy(logits, targets, mask, 7));
+        assert!((masked - 0.5 * rows[1] / 7.0).abs() < 1e-6, "{masked} {rows:?}");
     }
 
     #[test]

@@ -117,10 +117,8 @@ impl Algorithm for MixMatch {
             batch.labelled_rows().chain(batch.weak_rows(0)).chain(batch.weak_rows(1)).collect();
         let logits = network.student(images, &rows);
         let part = |all: &Tensor<2>, start, length| all.clone().narrow(0, start, length);
-        let supervised = batch
-            .objective
-            .rows(part(&logits, 0, labelled), Targets::Soft(part(&targets, 0, labelled)))
-            .mean();
+        let supervised =
+            batch.objective.mean(part(&logits, 0, labelled), Targets::Soft(part(&targets, 0, labelled)));
         let predicted = softmax(part(&logits, labelled, 2 * unlabelled), 1);
         let unsupervised = (predicted - part(&targets, labelled, 2 * unlabelled)).powi_scalar(2).mean();
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::loss::cross_entropy_rows;
+use super::loss::{cross_entropy, cross_entropy_rows};
 use super::{Problem, Targets};
 
 /// Cross-entropy to known classes, with softened targets and adjusted logits where options ask for them.
@@ -32,11 +32,23 @@ impl Objective {
 
     /// Mean over labelled images: `[B, C]`, `[B]` → `[1]`.
     pub fn loss(&self, logits: Tensor<2>, classes: Tensor<1, Int>) -> Tensor<1> {
-        self.rows(logits, Targets::Hard(classes)).mean()
+        self.mean(logits, Targets::Hard(classes))
+    }
+
+    /// Mean of [`Objective::rows`]: `[N, C]` → `[1]`.
+    pub fn mean(&self, logits: Tensor<2>, targets: Targets) -> Tensor<1> {
+        let (logits, targets) = self.changed(logits, targets);
+        cross_entropy(logits, targets)
     }
 
     /// The loss of each row, `[N, C]` → `[N]`. Soft targets (a mixture of labelled images) are softened class by class.
     pub fn rows(&self, logits: Tensor<2>, targets: Targets) -> Tensor<1> {
+        let (logits, targets) = self.changed(logits, targets);
+        cross_entropy_rows(logits, targets)
+    }
+
+    /// Logits and targets as the options ask.
+    fn changed(&self, logits: Tensor<2>, targets: Targets) -> (Tensor<2>, Targets) {
         let logits = match &self.adjustment {
             Some(adjustment) => logits + Tensor::from_inner(adjustment.clone()).unsqueeze_dim(0),
             None => logits,
@@ -50,7 +62,7 @@ impl Objective {
                 Targets::Soft(soft.matmul(Tensor::from_inner(table.clone())))
             }
         };
-        cross_entropy_rows(logits, targets)
+        (logits, targets)
     }
 }
 
@@ -88,6 +100,17 @@ mod tests {
         let plain = Objective::new(0.0, 0.0, 0.0, &problem());
         assert!(plain.targets.is_none() && plain.adjustment.is_none());
         assert_eq!(losses(&plain, [1, 2]), losses(&Objective::default(), [1, 2]));
+    }
+
+    #[test]
+    fn the_loss_is_the_mean_of_its_rows() {
+        let device = Device::flex();
+        let logits = Tensor::<2>::from_data([[2.0f32, 1.0, 0.0, -1.0], [0.5, 0.5, 0.5, 0.5]], &device);
+        for objective in [Objective::default(), Objective::new(0.1, 0.5, 1.0, &problem())] {
+            let rows = losses(&objective, [3, 0]);
+            let mean = objective.loss(logits.clone(), Tensor::from_data([3, 0], &device));
+            assert!((mean.into_scalar::<f32>() - (rows[0] + rows[1]) / 2.0).abs() < 1e-6);
+        }
     }
 
     #[test]

@@ -13,12 +13,11 @@
 //! they share one pass, so that with batch normalisation they share their statistics.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::From, Upper::Upto, range};
 
-use super::loss::{confidence, cross_entropy_rows};
+use super::loss::{masked_cross_entropy, predictions};
 use super::{Algorithm, Network, PseudoLabels, SslBatch, StepLoss, Targets, Views, ramp};
 
 /// Hyper-parameters; defaults are those of the established image recipes.
@@ -65,15 +64,10 @@ impl PseudoLabel {
     }
 
     /// Pseudo-labels from the logits `[U, C]` of the unlabelled images, off the graph.
-    fn pseudo_labels(&self, logits: Tensor<2>) -> (PseudoLabels, Targets) {
-        let (confidence, class) = confidence(&softmax(logits, 1));
-        let targets = Targets::Hard(class);
-        let pseudo = PseudoLabels {
-            mask: confidence.clone().greater_equal_scalar(self.config.threshold).float(),
-            targets: targets.clone(),
-            threshold: confidence.full_like(self.config.threshold),
-        };
-        (pseudo, targets)
+    fn pseudo_labels(&self, logits: Tensor<2>) -> PseudoLabels {
+        let found = predictions(logits);
+        let (mask, threshold) = found.reaching(self.config.threshold);
+        PseudoLabels { mask, targets: Targets::Hard(found.label), threshold }
     }
 }
 
@@ -94,10 +88,10 @@ impl Algorithm for PseudoLabel {
         let labelled = logits.clone().narrow(0, 0, count);
         let weak = logits.narrow(0, count, unlabelled);
 
-        let (pseudo, targets) = self.pseudo_labels(network.judgement(weak.clone().inner()));
+        let pseudo = self.pseudo_labels(network.judgement(weak.clone().inner()));
         let supervised = batch.objective.loss(labelled, batch.labels.clone());
         let unsupervised =
-            (cross_entropy_rows(weak, targets) * Tensor::from_inner(pseudo.mask.clone())).mean();
+            masked_cross_entropy(weak, pseudo.targets.clone(), pseudo.mask.clone(), unlabelled);
         let ramp = ramp::linear(batch, self.config.unsup_warm_up);
         StepLoss::of(supervised, unsupervised, self.config.unlabelled_weight * ramp, pseudo)
             .with_scalar("unsup_warmup", ramp)

@@ -30,7 +30,7 @@ use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upt
 use crate::random::{Purpose, stream};
 
 use super::alignment::Alignment;
-use super::loss::{cross_entropy_rows, sharpen};
+use super::loss::{cross_entropy, sharpen};
 use super::mixup::{DrawMix, Mix};
 use super::{
     Algorithm, Network, Place, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, Views,
@@ -149,7 +149,7 @@ impl ReMixMatch {
         let rows: Vec<u64> = rows.into_iter().map(|row| first + row).collect();
         let logits = network.auxiliary(images, &rows);
         let turns = Tensor::<1, Int>::from_data(quarters.as_slice(), &logits.device());
-        cross_entropy_rows(logits, Targets::Hard(turns)).mean()
+        cross_entropy(logits, Targets::Hard(turns))
     }
 }
 
@@ -187,14 +187,12 @@ impl Algorithm for ReMixMatch {
         let logits = network.student(Tensor::cat(vec![images, first], 0), &rows);
         let part = |all: &Tensor<2>, start, length| all.clone().narrow(0, start, length);
         let blended = labelled + 3 * unlabelled;
-        let supervised = batch
-            .objective
-            .rows(part(&logits, 0, labelled), Targets::Soft(part(&targets, 0, labelled)))
-            .mean();
+        let supervised =
+            batch.objective.mean(part(&logits, 0, labelled), Targets::Soft(part(&targets, 0, labelled)));
         let target = Targets::Soft(part(&targets, labelled, 3 * unlabelled));
-        let unsupervised = cross_entropy_rows(part(&logits, labelled, 3 * unlabelled), target).mean();
+        let unsupervised = cross_entropy(part(&logits, labelled, 3 * unlabelled), target);
         let target = Targets::Soft(Tensor::from_inner(guessed.clone()));
-        let strong = cross_entropy_rows(part(&logits, blended, unlabelled), target).mean();
+        let strong = cross_entropy(part(&logits, blended, unlabelled), target);
         let rotation = self.rotation(network, batch);
 
         let ramp = ramp::linear(batch, self.config.unsup_warm_up);

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Below, Upper::Upto, range};
 
 use super::alignment::Alignment;
-use super::loss::confidence;
+use super::loss::{Predictions, predictions};
 use super::student::Student;
 use super::{
     Algorithm, Network, Problem, PseudoLabels, SslBatch, State, StateError, StepLoss, Targets, nothing_left,
@@ -128,20 +128,19 @@ impl SoftMatch {
         labelled: Option<Tensor<2>>,
         weak: Tensor<2>,
     ) -> PseudoLabels {
-        let probabilities = softmax(weak.clone(), 1);
+        let Predictions { probabilities, label, .. } = predictions(weak.clone());
         let everywhere = network.ranks().gather(probabilities.clone());
         self.alignment.observe(everywhere.clone());
         if let Some(labelled) = labelled {
             self.alignment.follow(network.ranks().gather(softmax(labelled, 1)));
         }
-        self.average(self.alignment.align(everywhere).max_dim(1).squeeze_dim(1));
+        self.average(Predictions::of(self.alignment.align(everywhere)).confidence);
 
-        let (_, class) = confidence(&probabilities);
-        let aligned = self.alignment.align(probabilities).max_dim(1).squeeze_dim::<1>(1);
+        let aligned = Predictions::of(self.alignment.align(probabilities)).confidence;
         PseudoLabels {
             mask: self.weights(aligned.clone()),
             targets: match self.config.hard_labels {
-                true => Targets::Hard(class),
+                true => Targets::Hard(label),
                 false => Targets::Soft(softmax(weak.div_scalar(self.config.temperature), 1)),
             },
             threshold: self.mean.clone().expand(aligned.dims()),

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::loss::cross_entropy_rows;
+use super::loss::masked_cross_entropy;
 use super::{Network, PseudoLabels, SslBatch, Targets};
 
 /// Kept rows are padded up to the next of this many sizes, so that a GPU sees few distinct shapes.
@@ -81,9 +81,8 @@ impl Student {
     /// Masked cross-entropy averaged over all `U` unlabelled images, dropped ones included: `[1]`.
     pub fn consistency(&self) -> Tensor<1> {
         match &self.strong {
-            Some(strong) => {
-                let rows = cross_entropy_rows(strong.logits.clone(), strong.targets.clone());
-                (rows * strong.mask.clone()).sum().div_scalar(self.unlabelled as f32)
+            Some(Strong { logits, mask, targets }) => {
+                masked_cross_entropy(logits.clone(), targets.clone(), mask.clone(), self.unlabelled)
             }
             None => Tensor::zeros([1], &self.labelled.device()),
         }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Invalid, Lower::Above, Lower::From, Upper::Upto, range};
 
-use super::loss::confidence;
+use super::loss::predictions;
 use super::student::Student;
 use super::{Algorithm, Network, PseudoLabels, SslBatch, StepLoss, Targets};
 
@@ -102,16 +102,13 @@ impl Uda {
 
     /// Pseudo-labels from weak logits `[U, C]`.
     fn pseudo_labels(&self, weak: Tensor<2>) -> PseudoLabels {
-        let probabilities = softmax(weak.clone(), 1);
-        let (confidence, _) = confidence(&probabilities);
-        PseudoLabels {
-            mask: confidence.clone().greater_equal_scalar(self.config.threshold).float(),
-            targets: Targets::Soft(match self.config.temperature {
-                Some(temperature) => softmax(weak.div_scalar(temperature), 1),
-                None => probabilities,
-            }),
-            threshold: confidence.full_like(self.config.threshold),
-        }
+        let found = predictions(weak.clone());
+        let (mask, threshold) = found.reaching(self.config.threshold);
+        let targets = Targets::Soft(match self.config.temperature {
+            Some(temperature) => softmax(weak.div_scalar(temperature), 1),
+            None => found.probabilities,
+        });
+        PseudoLabels { mask, targets, threshold }
     }
 }
 
@@ -126,7 +123,7 @@ impl Algorithm for Uda {
 
         let classes = student.labelled.dims()[1];
         let annealed = self.config.tsa.threshold(batch.step, batch.total_steps, classes);
-        let (confidence, _) = confidence(&softmax(student.labelled.clone().inner(), 1));
+        let confidence = predictions(student.labelled.clone()).confidence;
         let counts = confidence.lower_equal_scalar(annealed).float();
         let rows = batch.objective.rows(student.labelled.clone(), Targets::Hard(batch.labels.clone()));
         let supervised = (rows * Tensor::from_inner(counts.clone())).mean();

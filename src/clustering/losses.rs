@@ -2,6 +2,7 @@
 
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Int, Tensor};
+use harvest_kernels::{ClassTargets, class_counts, cross_entropy, predictions};
 
 use crate::algorithms::Ranks;
 
@@ -30,8 +31,8 @@ pub fn nt_xent(first: Tensor<2>, second: Tensor<2>, temperature: f32, ranks: &dy
     let own = 2 * batch;
     let partner: Vec<i32> =
         (0..own * world).map(|row| (row / own * own + (row + batch) % own) as i32).collect();
-    let partner = Tensor::<1, Int>::from_data(partner.as_slice(), &device).unsqueeze_dim(1);
-    let loss = log_softmax(similarity, 1).gather(1, partner).mean().neg();
+    let partner = ClassTargets::Hard(Tensor::<1, Int>::from_data(partner.as_slice(), &device));
+    let loss = cross_entropy(similarity, partner, None, None, (own * world) as f32);
     if world == 1 {
         return loss;
     }
@@ -103,23 +104,21 @@ pub struct SelfLabelLoss {
 /// Images whose weak view is predicted with a probability above `threshold` are kept; their classes are the labels of the
 /// strong views. With `balanced` an image weighs by how rare its class is among the kept. Logits `[B, C]` each.
 pub fn self_label_loss(weak: Tensor<2>, strong: Tensor<2>, threshold: f32, balanced: bool) -> SelfLabelLoss {
-    let [batch, classes] = weak.dims();
-    let (confidence, label) = softmax(weak.inner(), 1).max_dim_with_indices(1);
-    let mask = confidence.greater_scalar(threshold).float().squeeze_dim::<1>(1);
-    let one_hot = label.clone().squeeze_dim::<1>(1).one_hot::<2>(classes).float();
-    let kept = one_hot * mask.clone().reshape([batch, 1]);
-    let counts = kept.clone().sum_dim(0).squeeze_dim::<1>(0);
+    let [_, classes] = weak.dims();
+    let weak = predictions(weak);
+    let mask = weak.confidence.greater_scalar(threshold).float();
+    let counts = class_counts(weak.label.clone(), Some(mask.clone()), classes);
     let class_weight = if balanced {
         let occurs = counts.clone().greater_scalar(0.0).float();
-        let rare = counts.clone().sum() / counts.clamp_min(1.0);
+        let rare = counts.clone().sum() / counts.clone().clamp_min(1.0);
         rare * occurs.clone() + occurs.neg().add_scalar(1.0)
     } else {
         counts.ones_like()
     };
-    let weights = (kept * class_weight.clone().reshape([1, classes])).sum_dim(1).squeeze_dim::<1>(1);
-    let total = weights.clone().sum();
+    let total = (counts * class_weight.clone()).sum();
     let divisor = total.clone() + total.equal_scalar(0.0).float();
-    let cross_entropy = log_softmax(strong, 1).gather(1, Tensor::from_inner(label)).squeeze_dim::<1>(1).neg();
-    let loss = (cross_entropy * Tensor::from_inner(weights)).sum() / Tensor::from_inner(divisor);
+    let label = ClassTargets::Hard(weak.label);
+    let sum = cross_entropy(strong, label, Some(class_weight.clone()), Some(mask.clone()), 1.0);
+    let loss = sum / Tensor::from_inner(divisor);
     SelfLabelLoss { loss, mask, class_weight }
 }

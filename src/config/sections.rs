@@ -304,7 +304,7 @@ pub enum KernelChoice {
     Reference,
 }
 
-impl From<KernelChoice> for Kernels {
+impl std::convert::From<KernelChoice> for Kernels {
     fn from(choice: KernelChoice) -> Self {
         match choice {
             KernelChoice::Fused => Self::Fused,

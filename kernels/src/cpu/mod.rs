@@ -5,6 +5,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod cross_entropy;
 pub(crate) mod depthwise;
 pub(crate) mod gelu;
 pub(crate) mod layer_norm;
@@ -12,10 +13,15 @@ pub(crate) mod linear;
 mod matmul;
 mod memory;
 mod pointwise;
+pub(crate) mod pseudo_label;
 pub(crate) mod residual;
 mod simd;
+pub(crate) mod softmax;
 
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use std::sync::Arc;
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -25,6 +31,11 @@ pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
         && tensor.dtype() == DType::F32
         && tensor.device() == Device::flex()
         && tensor.shape().num_elements() > 0
+}
+
+/// Whether these classes can be read by this module: it was chosen, they are on the CPU backend and there are some.
+pub(crate) fn serves_classes(classes: &Tensor<1, Int>) -> bool {
+    crate::choice::fused() && classes.device() == Device::flex() && classes.dims() != [0]
 }
 
 /// The tensor with its values in row-major order, without a copy where they are already.
@@ -49,6 +60,23 @@ pub(crate) fn values_mut(tensor: &mut FlexTensor) -> Option<&mut [f32]> {
 /// A tensor of these values.
 pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// A tensor of the CPU backend, in row-major order and off the graph.
+pub(crate) fn constant<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    contiguous(tensor.inner().try_into_primitive::<Flex>().expect("on the CPU backend: checked before"))
+}
+
+/// The classes of rows, all below `count`.
+///
+/// # Panics
+/// Where one is not, and names its row.
+pub(crate) fn classes(classes: Tensor<1, Int>, count: usize) -> Arc<[u32]> {
+    let class = |(row, class): (usize, i64)| match usize::try_from(class) {
+        Ok(index) if index < count => index as u32,
+        _ => panic!("row {row} is of class {class}, but there are {count} classes, counted from 0"),
+    };
+    classes.inner().into_data().iter::<i64>().enumerate().map(class).collect()
 }
 
 /// Calls `work` with every number below `count`, in parallel; without the pool if there is one piece only.

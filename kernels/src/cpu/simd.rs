@@ -70,7 +70,7 @@ pub(super) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 /// Lanes of a sum: two registers of AVX-512.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 
 /// Sum of `term(i)` for `i` below `length`, through [`LANES`] partial sums.
 #[inline(always)]
@@ -85,10 +85,16 @@ pub(super) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
     for index in whole..length {
         lanes[index - whole] += term(index);
     }
+    folded(lanes, |one, other| one + other)
+}
+
+/// All lanes in one, by halves.
+#[inline(always)]
+pub(super) fn folded(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+            lanes[lane] = join(lanes[lane], lanes[lane + width]);
         }
         width /= 2;
     }
@@ -99,14 +105,17 @@ pub(super) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
+    let larger = |most: f32, value: f32| if value > most { value } else { most };
     let (blocks, rest) = values.as_chunks::<LANES>();
     for block in blocks {
         for (most, &value) in lanes.iter_mut().zip(block) {
-            *most = if value > *most { value } else { *most };
+            *most = larger(*most, value);
         }
     }
-    let larger = |most: f32, &value: &f32| if value > most { value } else { most };
-    rest.iter().fold(lanes.iter().fold(f32::NEG_INFINITY, larger), larger)
+    for (most, &value) in lanes.iter_mut().zip(rest) {
+        *most = larger(*most, value);
+    }
+    folded(lanes, larger)
 }
 
 /// `exp(x)` for `x ≤ 0`, to 1.5 units in the last place; below -87 the smallest normal number. NaN stays NaN.
