@@ -24,6 +24,7 @@ mod depthwise;
 mod gelu;
 #[cfg(feature = "cube")]
 mod gpu;
+mod gradient_norm;
 mod joined;
 mod layer_norm;
 mod linear;
@@ -45,10 +46,11 @@ pub use cross_entropy::{
 };
 pub use depthwise::{depthwise_conv2d, depthwise_conv2d_reference};
 pub use gelu::{gelu, gelu_reference};
+pub use gradient_norm::{clip_factor, gradient_norm, gradient_norm_reference};
 pub use joined::Exchange;
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference};
-pub use optimizer::{AdamW, adamw, adamw_reference};
+pub use optimizer::{AdamW, Parameter, Sgd, UpdateRule, update_parameters, update_parameters_reference};
 pub use pseudo_label::{
     Predictions, Threshold, class_counts, class_counts_reference, predictions, predictions_reference,
 };

@@ -3,15 +3,17 @@
 //! Every reduction adds up the same pieces in the same order whatever the number of threads, so results are
 //! bit-identical in pools of any size.
 
-pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod depthwise;
 pub(crate) mod gelu;
+pub(crate) mod gradient_norm;
+mod group;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 mod matmul;
 mod memory;
+pub(crate) mod optimizer;
 mod pointwise;
 pub(crate) mod pseudo_label;
 pub(crate) mod residual;

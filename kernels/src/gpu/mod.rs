@@ -10,8 +10,7 @@ pub(crate) mod adamw;
 mod attention;
 pub(crate) mod batch_norm;
 mod columns;
-#[cfg(test)]
-mod cross_entropy;
+pub(crate) mod cross_entropy;
 mod gelu;
 mod layer_norm;
 
