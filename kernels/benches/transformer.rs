@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use harvest_kernels::{
-    AdamW, Parameter, UpdateRule, attention, attention_reference, clip_factor, gelu, gelu_reference,
-    gradient_norm, gradient_norm_reference, layer_norm, layer_norm_reference, linear, linear_reference,
-    residual, residual_reference, update_parameters, update_parameters_reference,
+    AdamW, Parameter, Products, UpdateRule, attention, attention_reference, attention_with, clip_factor,
+    gelu, gelu_reference, gradient_norm, gradient_norm_reference, has_bf16_products, layer_norm,
+    layer_norm_reference, linear, linear_reference, linear_with, residual, residual_reference,
+    update_parameters, update_parameters_reference,
 };
 
 /// Images of a step that need gradients (8 labelled, 8 strong views), and those that need none (8 weak views).
@@ -221,6 +222,9 @@ fn main() {
     let wanted = |name: &str| arguments.first().is_none_or(|filter| name.contains(filter.as_str()));
     let seconds = arguments.get(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
     println!("{} threads", rayon::current_num_threads());
+    if !has_bf16_products() {
+        println!("no AVX-512 BF16 here: the rows named bf16 are f32");
+    }
 
     let matrix =
         |from, to, device: &Device| random([from, to], 0.05, device).set_require_grad(device.is_autodiff());
@@ -240,6 +244,9 @@ fn main() {
         if wanted("linear") {
             let name = format!("linear {from} to {to}");
             operation(&name, seconds, from, |x, d| linear(x, matrix(from, to, d), Some(vector(to, d))));
+            operation(&format!("{name} bf16"), seconds, from, |x, d| {
+                linear_with(x, matrix(from, to, d), Some(vector(to, d)), Products::Bf16)
+            });
             operation(&format!("{name} reference"), seconds, from, |x, d| {
                 linear_reference(x, matrix(from, to, d), Some(vector(to, d)))
             });
@@ -247,6 +254,7 @@ fn main() {
     }
     if wanted("attention") {
         operation("attention", seconds, 3 * DIM, |x, _| attention(x, HEADS));
+        operation("attention bf16", seconds, 3 * DIM, |x, _| attention_with(x, HEADS, Products::Bf16));
         operation("attention reference", seconds, 3 * DIM, |x, _| attention_reference(x, HEADS));
     }
     if wanted("adamw") {

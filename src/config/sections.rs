@@ -275,12 +275,12 @@ pub enum OptimizerName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// `bf16` where the device is faster with it, else `f32`.
+    /// `bf16` on GPUs, `f32` on the CPU.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
-    /// bfloat16 in the matrix products, 32-bit weights and sums.
+    /// bfloat16 in the matrix products, 32-bit weights and sums. On a CPU without AVX-512 BF16 the same as `f32`.
     Bf16,
 }
 

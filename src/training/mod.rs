@@ -40,6 +40,6 @@ pub use reduction::ReduceTimes;
 pub use schedule::{CosineWithWarmup, FIXMATCH_CYCLES, HalfCosine};
 pub use scope::ScopeError;
 pub use session::{Scalars, Session};
-pub(crate) use setup::precision;
 pub use setup::{Setup, total_steps};
+pub(crate) use setup::{not_rounded, precision, rounds};
 pub use trainer::{Job, Outcome, TrainError, train};

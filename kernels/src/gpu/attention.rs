@@ -19,6 +19,7 @@ use cubecl::prelude::*;
 
 use super::{contiguous, elem, empty, empty_like, plane_each, plane_row};
 use crate::attention::{Attended, AttentionOps};
+use crate::products::Arithmetic;
 
 /// A cube has `SIDE` × `SIDE` units; a unit's rows lie side by side, its columns `SIDE` apart.
 const SIDE: usize = 8;
@@ -460,7 +461,7 @@ fn gradients<F: Float>(
 }
 
 impl AttentionOps for CubeBackend {
-    fn attention_forward(qkv: FloatTensor<Self>, heads: usize) -> Attended<Self> {
+    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, _: Arithmetic) -> Attended<Self> {
         let qkv = contiguous(qkv);
         let sizes = Sizes::of(&qkv, heads);
         let (client, dtype) = (qkv.client.clone(), elem(&qkv));
@@ -494,6 +495,7 @@ impl AttentionOps for CubeBackend {
         log_sums: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         heads: usize,
+        _: Arithmetic,
     ) -> FloatTensor<Self> {
         let [qkv, out, log_sums, dy] = [qkv, out, log_sums, dy].map(contiguous);
         let sizes = Sizes::of(&qkv, heads);
