@@ -6,7 +6,8 @@
 #   OUT      folder for gpu.log, gpu.jsonl and gpu.md            benches/results
 #   DEVICE   cuda:N                                              cuda:0
 #   PYTHON   python3
-#   PARTS    of: doctor demo parity step profile nccl algorithms  all of them
+#   KERNELS  tests of the kernels, see below                      harvest-kernels-tests beside BINARY
+#   PARTS    of: kernels doctor demo parity step profile nccl algorithms  all of them
 #   BUCKETS  of the part nccl: MODEL:BATCH                        see below
 #   MODELS   of the step: MODEL:BATCH, or MODEL:BATCH:URATIO     see below
 #   COMPILE  also compare with torch.compile in bf16             yes
@@ -14,6 +15,11 @@
 #   PEAK     10¹² operations a second of the GPU, dense bf16     by its name, where known
 #   LIMIT    seconds a single command may take                   300
 #   STEPS    measured steps                                      20
+#
+# The part kernels holds every kernel to its reference, first, for nothing else means anything if they are wrong. Its program
+# needs no compiler on the machine with the GPU; where there is one:
+#   cargo test --release --locked -p harvest-kernels --lib --features cuda --no-run
+# names it ("Executable ... (target/release/deps/harvest_kernels-...)"); copy it to what KERNELS says.
 #
 # A part that fails does not end the script; the table at the end has the result of each, and the exit code is 1 if one
 # failed. Writes three files, so that they can be carried away from a machine that keeps nothing.
@@ -23,7 +29,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 OUT=${OUT:-$here/results}
 DEVICE=${DEVICE:-cuda:0}
 PYTHON=${PYTHON:-python3}
-PARTS=${PARTS:-doctor demo parity step profile nccl algorithms}
+PARTS=${PARTS:-kernels doctor demo parity step profile nccl algorithms}
 LIMIT=${LIMIT:-300}
 STEPS=${STEPS:-20}
 BUCKETS=${BUCKETS:-vit_tiny_patch2_32:64 vit_small_patch2_32:64 resnet50_32:64}
@@ -35,6 +41,7 @@ harvest=$(realpath "${1:-$here/../target/release/harvest}")
     echo "there is no program $harvest; build it with: cargo build --release --features cuda" >&2
     exit 2
 }
+KERNELS=${KERNELS:-$(dirname "$harvest")/harvest-kernels-tests}
 mkdir -p "$OUT" && OUT=$(realpath "$OUT") || exit 2
 log=$OUT/gpu.log lines=$OUT/gpu.jsonl table=$OUT/gpu.md
 work=$(mktemp -d)
@@ -85,6 +92,15 @@ esac
 peak=${PEAK:-$peak}
 say "$("$harvest" --version 2>&1)"
 
+if wanted kernels; then
+    if [[ -x $KERNELS ]]; then
+        # One at a time: a failure is then that kernel's own.
+        part kernels env HARVEST_GPU="$DEVICE" "$(realpath "$KERNELS")" --test-threads 1 gpu::
+    else
+        say "" "kernels: there is no program $KERNELS"
+        results+=("| kernels | not run: no program $KERNELS | – |")
+    fi
+fi
 ! wanted doctor || part doctor "$harvest" doctor
 # The first use of a GPU compiles kernels; that is part of what a user waits for.
 ! wanted demo || part demo "$harvest" demo --device "$DEVICE" --out "$work/demo"

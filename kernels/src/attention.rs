@@ -1,17 +1,20 @@
 //! Multi-head self-attention.
 
-use std::sync::Arc;
-
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
-use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::{Backend, Dispatch, ExtensionType, Flex, backend_extension, tensor::FloatTensor};
+#[cfg(feature = "cube")]
+use burn::tensor::DType;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn_flex::FlexTensor;
 
-use crate::cpu::{self, serves};
+use crate::choice::{first_order_only, on_gpu, serves};
+use crate::cpu;
 use crate::products::{Arithmetic, Products};
 
 /// `softmax(Q Kᵀ / √d) V` for every head (Vaswani et al., arXiv:1706.03762, equation 1).
@@ -34,10 +37,11 @@ fn attention_in(qkv: Tensor<3>, heads: usize, arithmetic: Arithmetic) -> Tensor<
         heads > 0 && width % (3 * heads) == 0,
         "attention: width {width} is not three times {heads} heads"
     );
-    if !serves(&qkv) {
+    // On GPUs a tile of the widest heads has no room in a cube.
+    if !serves(&qkv) || (on_gpu(&qkv) && width / (3 * heads) > 128) {
         return attention_reference(qkv, heads);
     }
-    Tensor::from_dispatch(Dispatch::attention_forward(qkv.into_dispatch(), heads, arithmetic))
+    Tensor::from_dispatch(Dispatch::attention_forward(qkv.into_dispatch(), heads, arithmetic).out)
 }
 
 /// [`attention`] in burn's operations.
@@ -52,59 +56,115 @@ pub fn attention_reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     softmax(scores, 3).matmul(part(2)).swap_dims(1, 2).reshape([batch, tokens, dim])
 }
 
-/// The operation on the CPU backend and in its graph; other backends never get here.
-#[backend_extension(Flex, Autodiff)]
+/// The operation on every backend that has kernels, and in its graph.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait AttentionOps: Backend {
     /// See [`attention`].
-    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, arithmetic: Arithmetic) -> FloatTensor<Self>;
+    #[fusion(meta = |qkv, heads, _arithmetic| attended(qkv.shape.dims(), *heads, qkv.dtype))]
+    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, arithmetic: Arithmetic) -> Attended<Self>;
+    /// The gradient of `qkv`, given that of the output.
+    #[fusion(dtype = qkv, shape = qkv)]
+    fn attention_backward(
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        heads: usize,
+        arithmetic: Arithmetic,
+    ) -> FloatTensor<Self>;
 }
 
-impl AttentionOps for Flex {
-    fn attention_forward(qkv: FlexTensor, heads: usize, arithmetic: Arithmetic) -> FlexTensor {
-        cpu::attention::forward(arithmetic, qkv, heads).0
+/// What the forward pass computes.
+#[derive(ExtensionType)]
+#[cfg_attr(feature = "cube", extension_type(fusion))]
+pub(crate) struct Attended<B: Backend> {
+    /// The operation's output.
+    pub(crate) out: FloatTensor<B>,
+    /// Of each query the logarithm of the sum of the exponentials of its scores, `[batch, heads, tokens]` of `f32`.
+    pub(crate) log_sums: FloatTensor<B>,
+}
+
+/// What they look like before they are computed.
+#[cfg(feature = "cube")]
+fn attended([batch, tokens, width]: [usize; 3], heads: usize, dtype: DType) -> AttendedMetadata {
+    AttendedMetadata {
+        out: TensorSpec::new([batch, tokens, width / 3].into(), dtype),
+        log_sums: TensorSpec::new([batch, heads, tokens].into(), DType::F32),
     }
 }
 
-impl<C: CheckpointStrategy> AttentionOps for Autodiff<Flex, C> {
-    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, arithmetic: Arithmetic) -> FloatTensor<Self> {
+impl AttentionOps for Flex {
+    fn attention_forward(qkv: FlexTensor, heads: usize, arithmetic: Arithmetic) -> Attended<Self> {
+        let [batch, tokens, _] = qkv.layout().shape().dims();
+        let (out, log_sums) = cpu::attention::forward(arithmetic, qkv, heads);
+        Attended { out, log_sums: cpu::tensor(log_sums, [batch, heads, tokens].into()) }
+    }
+
+    fn attention_backward(
+        qkv: FlexTensor,
+        out: FlexTensor,
+        log_sums: FlexTensor,
+        dy: FlexTensor,
+        heads: usize,
+        arithmetic: Arithmetic,
+    ) -> FlexTensor {
+        cpu::attention::backward(arithmetic, qkv, heads, out, cpu::values(&log_sums), dy)
+    }
+}
+
+impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, arithmetic: Arithmetic) -> Attended<Self> {
         match AttentionBackward.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let input = prep.checkpoint(&qkv);
-                let (out, log_sums) = cpu::attention::forward(arithmetic, qkv.into_primitive(), heads);
+                let Attended { out, log_sums } =
+                    B::attention_forward(qkv.into_primitive(), heads, arithmetic);
                 let state =
-                    Kept { qkv: input, heads, arithmetic, out: out.clone(), log_sums: log_sums.into() };
-                prep.finish(state, out)
+                    Kept { qkv: input, heads, arithmetic, out: out.clone(), log_sums: log_sums.clone() };
+                Attended { out: prep.finish(state, out), log_sums: FloatTensor::<Self>::new(log_sums) }
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(Flex::attention_forward(qkv.into_primitive(), heads, arithmetic))
+                let Attended { out, log_sums } =
+                    B::attention_forward(qkv.into_primitive(), heads, arithmetic);
+                Attended { out: prep.finish(out), log_sums: FloatTensor::<Self>::new(log_sums) }
             }
         }
+    }
+
+    fn attention_backward(
+        _qkv: FloatTensor<Self>,
+        _out: FloatTensor<Self>,
+        _log_sums: FloatTensor<Self>,
+        _dy: FloatTensor<Self>,
+        _heads: usize,
+        _arithmetic: Arithmetic,
+    ) -> FloatTensor<Self> {
+        first_order_only()
     }
 }
 
 /// What the backward pass needs; the output is the next projection's input and kept by that anyway.
 #[derive(Debug, Clone)]
-struct Kept {
+struct Kept<T> {
     qkv: NodeId,
     heads: usize,
     arithmetic: Arithmetic,
-    out: FlexTensor,
-    log_sums: Arc<[f32]>,
+    out: T,
+    log_sums: T,
 }
 
 #[derive(Debug)]
 struct AttentionBackward;
 
-impl Backward<Flex, 1> for AttentionBackward {
-    type State = Kept;
+impl<B: AttentionOps> Backward<B, 1> for AttentionBackward {
+    type State = Kept<FloatTensor<B>>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
+        let dy = grads.consume::<B>(&ops.node);
         let Kept { qkv, heads, arithmetic, out, log_sums } = ops.state;
-        let qkv = checkpointer.retrieve_node_output::<FlexTensor>(qkv);
+        let qkv = checkpointer.retrieve_node_output::<FloatTensor<B>>(qkv);
         if let [Some(parent)] = ops.parents {
-            let gradient = cpu::attention::backward(arithmetic, qkv, heads, out, &log_sums, dy);
-            grads.register::<Flex>(parent.id, gradient);
+            grads.register::<B>(parent.id, B::attention_backward(qkv, out, log_sums, dy, heads, arithmetic));
         }
     }
 }

@@ -39,6 +39,10 @@ pub fn batch_norm_train(
     residual: Option<Tensor<4>>,
     rectify: bool,
 ) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
+    #[cfg(feature = "cube")]
+    if fast_on_gpu(&x, &gamma, &beta, &residual) {
+        return crate::gpu::batch_norm::fused(x, gamma, beta, eps, residual, rectify);
+    }
     if !fast(&x, &gamma, &beta, &residual) {
         return batch_norm_train_reference(x, gamma, beta, eps, residual, rectify);
     }
@@ -62,6 +66,16 @@ pub fn batch_norm_train_joined(
     let joined = Joined::new(exchange);
     let (y, mean, var) = fused(x, gamma, beta, eps, residual, rectify, Some(joined.clone()));
     (y, mean, var, joined.count.load(Ordering::Relaxed))
+}
+
+/// Whether the kernels of GPUs serve.
+#[cfg(feature = "cube")]
+fn fast_on_gpu(x: &Tensor<4>, gamma: &Tensor<1>, beta: &Tensor<1>, residual: &Option<Tensor<4>>) -> bool {
+    use crate::choice::{on_gpu, serves_beside};
+    let dims = x.dims();
+    on_gpu(x)
+        && [gamma, beta].iter().all(|t| serves_beside(*t, x) && t.dims() == [dims[1]])
+        && residual.as_ref().is_none_or(|r| serves_beside(r, x) && r.dims() == dims)
 }
 
 /// Whether the CPU's own operation serves.

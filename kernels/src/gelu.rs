@@ -8,7 +8,8 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTen
 use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
 
-use crate::cpu::{self, serves};
+use crate::choice::{first_order_only, serves};
+use crate::cpu;
 
 /// Exact GELU, `x Φ(x)` with the error function (Hendrycks & Gimpel, arXiv:1606.08415).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -23,43 +24,55 @@ pub fn gelu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
 }
 
-/// The operation on the CPU backend and in its graph; other backends never get here.
-#[backend_extension(Flex, Autodiff)]
+/// The operation on every backend that has kernels, and in its graph.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait GeluOps: Backend {
     /// See [`gelu`].
+    #[fusion(dtype = x, shape = x)]
     fn gelu_forward(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// The gradient of `x`, given that of the output.
+    #[fusion(dtype = x, shape = x)]
+    fn gelu_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl GeluOps for Flex {
     fn gelu_forward(x: FlexTensor) -> FlexTensor {
         cpu::gelu::forward(x)
     }
+
+    fn gelu_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        cpu::gelu::backward(x, dy)
+    }
 }
 
-impl<C: CheckpointStrategy> GeluOps for Autodiff<Flex, C> {
+impl<B: GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
     fn gelu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {
         match GeluBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = prep.checkpoint(&x);
-                prep.finish(state, Flex::gelu_forward(x.into_primitive()))
+                prep.finish(state, B::gelu_forward(x.into_primitive()))
             }
-            OpsKind::UnTracked(prep) => prep.finish(Flex::gelu_forward(x.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(B::gelu_forward(x.into_primitive())),
         }
+    }
+
+    fn gelu_backward(_x: FloatTensor<Self>, _dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        first_order_only()
     }
 }
 
 #[derive(Debug)]
 struct GeluBackward;
 
-impl Backward<Flex, 1> for GeluBackward {
+impl<B: GeluOps> Backward<B, 1> for GeluBackward {
     /// The input.
     type State = NodeId;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
-        let x = checkpointer.retrieve_node_output::<FlexTensor>(ops.state);
+        let dy = grads.consume::<B>(&ops.node);
+        let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(ops.state);
         if let [Some(parent)] = ops.parents {
-            grads.register::<Flex>(parent.id, cpu::gelu::backward(x, dy));
+            grads.register::<B>(parent.id, <B as GeluOps>::gelu_backward(x, dy));
         }
     }
 }

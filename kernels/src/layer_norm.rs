@@ -4,11 +4,12 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
-use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{Backend, Dispatch, ExtensionType, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, FloatDType, Tensor};
 use burn_flex::FlexTensor;
 
-use crate::cpu::{self, serves};
+use crate::choice::{first_order_only, serves, serves_beside};
+use crate::cpu;
 
 /// Normalises the last axis: `(x − mean) / √(var + eps) · gamma + beta` (Ba et al., arXiv:1607.06450).
 ///
@@ -17,7 +18,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
     let [width] = gamma.dims();
     assert_eq!(x.dims()[D - 1], width, "layer_norm: x {:?} and gamma of {width}", x.dims());
     assert_eq!(beta.dims(), [width], "layer_norm: gamma of {width}, beta {:?}", beta.dims());
-    if !(serves(&x) && serves(&gamma) && serves(&beta)) {
+    if !(serves(&x) && serves_beside(&gamma, &x) && serves_beside(&beta, &x)) {
         return layer_norm_reference(x, gamma, beta, eps);
     }
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
@@ -49,25 +50,57 @@ pub fn layer_norm_reference<const D: usize>(
     }
 }
 
-/// The operation on the CPU backend and in its graph; other backends never get here.
-#[backend_extension(Flex, Autodiff)]
+/// The operation on every backend that has kernels, and in its graph.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait LayerNormOps: Backend {
     /// See [`layer_norm`].
+    #[fusion(dtype = x, shape = x)]
     fn layer_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         eps: f32,
     ) -> FloatTensor<Self>;
+    /// The gradients of `x`, `gamma` and `beta`, given that of the output.
+    #[fusion(meta = |x, gamma, _dy, _eps| LayerNormGradientsMetadata {
+        x: x.clone(),
+        gamma: gamma.clone(),
+        beta: gamma.clone(),
+    })]
+    fn layer_norm_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        eps: f32,
+    ) -> LayerNormGradients<Self>;
+}
+
+/// Gradients of the three inputs.
+#[derive(ExtensionType)]
+#[cfg_attr(feature = "cube", extension_type(fusion))]
+pub(crate) struct LayerNormGradients<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) gamma: FloatTensor<B>,
+    pub(crate) beta: FloatTensor<B>,
 }
 
 impl LayerNormOps for Flex {
     fn layer_norm_forward(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f32) -> FlexTensor {
         cpu::layer_norm::forward(x, gamma, beta, eps)
     }
+
+    fn layer_norm_backward(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        dy: FlexTensor,
+        eps: f32,
+    ) -> LayerNormGradients<Self> {
+        let [x, gamma, beta] = cpu::layer_norm::backward(x, gamma, dy, eps);
+        LayerNormGradients { x, gamma, beta }
+    }
 }
 
-impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
+impl<B: LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
     fn layer_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -78,7 +111,7 @@ impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
         match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&x), prep.checkpoint(&gamma), eps);
-                let y = Flex::layer_norm_forward(
+                let y = B::layer_norm_forward(
                     x.into_primitive(),
                     gamma.into_primitive(),
                     beta.into_primitive(),
@@ -87,7 +120,7 @@ impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
                 prep.finish(state, y)
             }
             OpsKind::UnTracked(prep) => {
-                let y = Flex::layer_norm_forward(
+                let y = B::layer_norm_forward(
                     x.into_primitive(),
                     gamma.into_primitive(),
                     beta.into_primitive(),
@@ -97,24 +130,33 @@ impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
             }
         }
     }
+
+    fn layer_norm_backward(
+        _x: FloatTensor<Self>,
+        _gamma: FloatTensor<Self>,
+        _dy: FloatTensor<Self>,
+        _eps: f32,
+    ) -> LayerNormGradients<Self> {
+        first_order_only()
+    }
 }
 
 #[derive(Debug)]
 struct LayerNormBackward;
 
-impl Backward<Flex, 3> for LayerNormBackward {
+impl<B: LayerNormOps> Backward<B, 3> for LayerNormBackward {
     /// `x`, `gamma`, `eps`.
     type State = (NodeId, NodeId, f32);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
+        let dy = grads.consume::<B>(&ops.node);
         let (x, gamma, eps) = ops.state;
-        let x = checkpointer.retrieve_node_output::<FlexTensor>(x);
-        let gamma = checkpointer.retrieve_node_output::<FlexTensor>(gamma);
-        let gradients = cpu::layer_norm::backward(x, gamma, dy, eps);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+        let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
+        let gamma = checkpointer.retrieve_node_output::<FloatTensor<B>>(gamma);
+        let LayerNormGradients { x, gamma, beta } = B::layer_norm_backward(x, gamma, dy, eps);
+        for (parent, gradient) in ops.parents.into_iter().zip([x, gamma, beta]) {
             if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, gradient);
+                grads.register::<B>(parent.id, gradient);
             }
         }
     }

@@ -4,6 +4,10 @@
 //! `name_reference`, the same mathematics in burn's own operations. The reference is the contract: tests hold the
 //! fused version to it, forward and backward. [`choose`] has all of a process take the reference. Where there is a
 //! `name_with`, it takes the [`Products`] that the operation is computed with; `name` alone computes in `f32`.
+//!
+//! With feature `cuda` most operations have kernels for GPUs, which read and write `f32`, `f16` and `bf16` and compute in `f32`.
+//! Convolutions, [`relu`], [`channel_affine`], pseudo-labels and gradient norms are burn's operations there, [`linear`] and
+//! [`residual`] too, as one step of the graph each: burn merges those with what is around them.
 
 mod attention;
 mod batch_norm;
@@ -26,6 +30,8 @@ mod cpu;
 mod cross_entropy;
 mod depthwise;
 mod gelu;
+#[cfg(feature = "cube")]
+mod gpu;
 mod gradient_norm;
 mod joined;
 mod layer_norm;

@@ -68,14 +68,15 @@ pub struct Parameter<T = Tensor<1>> {
 ///
 /// Gradients are multiplied by `clip`, `[1]`, first (see [`clip_factor`](crate::clip_factor)). Averages then move by
 /// `average ← decay · average + (1 − decay) · weight`. On the CPU weight, state and average are overwritten where the
-/// caller has given up the only handle to them, else copied; the pool wakes up once for all parameters.
+/// caller has given up the only handle to them, else copied; the pool wakes up once for all parameters. On GPUs AdamW is one
+/// kernel for each parameter.
 ///
 /// # Panics
 /// If the tensors of a parameter differ in length.
 pub fn update_parameters(parameters: Vec<Parameter>, clip: Option<&Tensor<1>>, decay: f64) -> Vec<Parameter> {
     parameters.iter().for_each(Parameter::check);
     if !clip.is_none_or(plain) {
-        return update_parameters_reference(parameters, clip, decay);
+        return parameters.into_iter().map(|parameter| parameter.updated_there(clip, decay)).collect();
     }
     let factor = clip.map_or(1.0, |clip| cpu::values(&primitive(clip.clone()))[0]);
     let numbered = parameters.into_iter().enumerate();
@@ -85,7 +86,7 @@ pub fn update_parameters(parameters: Vec<Parameter>, clip: Option<&Tensor<1>>, d
     let served = cpu::optimizer::update(served, factor, decay).into_iter();
     let served =
         served.map(|parameter| parameter.map(Tensor::from_primitive::<Flex>, Tensor::from_primitive::<Flex>));
-    let others = others.into_iter().map(|(place, parameter)| (place, parameter.updated(clip, decay)));
+    let others = others.into_iter().map(|(place, parameter)| (place, parameter.updated_there(clip, decay)));
     let mut all: Vec<_> = places.into_iter().zip(served).chain(others).collect();
     all.sort_unstable_by_key(|(place, _)| *place);
     all.into_iter().map(|(_, parameter)| parameter).collect()
@@ -107,6 +108,18 @@ impl Parameter {
             self.all(|tensor| tensor.dims() == length),
             "update: tensors of a parameter differ in length"
         );
+    }
+
+    /// The update where the tensors lie: AdamW of `f32` on a GPU in one kernel, all else in burn's operations.
+    fn updated_there(self, clip: Option<&Tensor<1>>, decay: f64) -> Self {
+        #[cfg(feature = "cube")]
+        if let UpdateRule::AdamW(rule, _) = self.rule
+            && self.all(crate::choice::on_gpu_plain)
+            && clip.is_none_or(crate::choice::on_gpu_plain)
+        {
+            return crate::gpu::adamw::update(self, rule, clip, decay);
+        }
+        self.updated(clip, decay)
     }
 
     fn updated(self, clip: Option<&Tensor<1>>, decay: f64) -> Self {

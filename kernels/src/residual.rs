@@ -4,11 +4,12 @@ use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
-use crate::cpu::{self, serves};
+use crate::choice::{first_order_only, serves, serves_beside};
+use crate::cpu;
 
 /// `x + keep · branch`, `keep` a factor for each image, or 1.
 ///
@@ -19,7 +20,8 @@ pub fn residual<const D: usize>(x: Tensor<D>, branch: Tensor<D>, keep: Option<Te
     if let Some(keep) = &keep {
         assert_eq!(keep.dims(), [x.dims()[0]], "residual: a factor for each image");
     }
-    if !(serves(&x) && serves(&branch) && keep.as_ref().is_none_or(serves)) {
+    if !(serves(&x) && serves_beside(&branch, &x) && keep.as_ref().is_none_or(|keep| serves_beside(keep, &x)))
+    {
         return residual_reference(x, branch, keep);
     }
     let (x, branch) = (x.into_dispatch(), branch.into_dispatch());
@@ -41,17 +43,31 @@ pub fn residual_reference<const D: usize>(
     x + branch * keep.detach().reshape(shape)
 }
 
-/// The operation on the CPU backend and in its graph; other backends never get here.
-#[backend_extension(Flex, Autodiff)]
+/// The operation on every backend, and in its graph. Only the CPU has a kernel: on GPUs burn merges the sum with what is
+/// around it, and a kernel of ours would stand in the way.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait ResidualOps: Backend {
     /// See [`residual`].
+    #[fusion(default)]
     fn scaled_residual_forward(
         x: FloatTensor<Self>,
         branch: FloatTensor<Self>,
         keep: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        Self::float_add(x, Self::scaled_residual_backward(branch, keep))
+    }
     /// [`residual`] without factors.
-    fn residual_forward(x: FloatTensor<Self>, branch: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[fusion(default)]
+    fn residual_forward(x: FloatTensor<Self>, branch: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_add(x, branch)
+    }
+    /// The gradient of `branch`, given that of the output.
+    #[fusion(default)]
+    fn scaled_residual_backward(dy: FloatTensor<Self>, keep: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mut shape = vec![1; dy.shape().num_dims()];
+        shape[0] = dy.shape()[0];
+        Self::float_mul(dy, Self::float_reshape(keep, shape.into()))
+    }
 }
 
 impl ResidualOps for Flex {
@@ -62,30 +78,45 @@ impl ResidualOps for Flex {
     fn residual_forward(x: FlexTensor, branch: FlexTensor) -> FlexTensor {
         cpu::residual::forward(x, branch, None)
     }
+
+    fn scaled_residual_backward(dy: FlexTensor, keep: FlexTensor) -> FlexTensor {
+        cpu::residual::backward(dy, keep)
+    }
 }
 
-impl<C: CheckpointStrategy> ResidualOps for Autodiff<Flex, C> {
+#[cfg(feature = "cube")]
+impl ResidualOps for burn_cubecl::CubeBackend {}
+
+impl<B: ResidualOps, C: CheckpointStrategy> ResidualOps for Autodiff<B, C> {
     fn scaled_residual_forward(
         x: FloatTensor<Self>,
         branch: FloatTensor<Self>,
         keep: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        record::<C>(x, branch, Some(keep.into_primitive()))
+        record::<B, C>(x, branch, Some(keep.into_primitive()))
     }
 
     fn residual_forward(x: FloatTensor<Self>, branch: FloatTensor<Self>) -> FloatTensor<Self> {
-        record::<C>(x, branch, None)
+        record::<B, C>(x, branch, None)
+    }
+
+    fn scaled_residual_backward(_dy: FloatTensor<Self>, _keep: FloatTensor<Self>) -> FloatTensor<Self> {
+        first_order_only()
     }
 }
 
 /// Computes the sum and records it if one side is tracked.
-fn record<C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<Flex, C>>,
-    branch: FloatTensor<Autodiff<Flex, C>>,
-    keep: Option<FlexTensor>,
-) -> FloatTensor<Autodiff<Flex, C>> {
+fn record<B: ResidualOps, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    branch: FloatTensor<Autodiff<B, C>>,
+    keep: Option<FloatTensor<B>>,
+) -> FloatTensor<Autodiff<B, C>> {
     let prepared = ResidualBackward.prepare::<C>([x.node(), branch.node()]).compute_bound().stateful();
-    let y = cpu::residual::forward(x.into_primitive(), branch.into_primitive(), keep.clone());
+    let (x, branch) = (x.into_primitive(), branch.into_primitive());
+    let y = match keep.clone() {
+        Some(keep) => B::scaled_residual_forward(x, branch, keep),
+        None => B::residual_forward(x, branch),
+    };
     match prepared {
         OpsKind::Tracked(prep) => prep.finish(keep, y),
         OpsKind::UnTracked(prep) => prep.finish(y),
@@ -95,22 +126,22 @@ fn record<C: CheckpointStrategy>(
 #[derive(Debug)]
 struct ResidualBackward;
 
-impl Backward<Flex, 2> for ResidualBackward {
+impl<B: ResidualOps> Backward<B, 2> for ResidualBackward {
     /// The factors.
-    type State = Option<FlexTensor>;
+    type State = Option<FloatTensor<B>>;
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
+        let dy = grads.consume::<B>(&ops.node);
         let [x, branch] = ops.parents;
         if let Some(x) = x {
-            grads.register::<Flex>(x.id, dy.clone());
+            grads.register::<B>(x.id, dy.clone());
         }
         if let Some(branch) = branch {
             let gradient = match ops.state {
-                Some(keep) => cpu::residual::backward(dy, keep),
+                Some(keep) => B::scaled_residual_backward(dy, keep),
                 None => dy,
             };
-            grads.register::<Flex>(branch.id, gradient);
+            grads.register::<B>(branch.id, gradient);
         }
     }
 }

@@ -42,8 +42,8 @@ impl Linear {
 
     /// `[.., in]` → `[.., out]`, in the type that `precision` computes in.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, precision: Precision) -> Tensor<D> {
-        let weight = precision.enter(self.weight.val());
-        let bias = precision.enter(self.bias.val());
+        // Rounded by the product, where they are: a cast of a parameter would have its gradient only at the very end.
+        let (weight, bias) = (self.weight.val(), self.bias.val());
         let added = self.low_rank.as_ref().map(|low_rank| low_rank.forward(x.clone(), precision));
         let y = harvest_kernels::linear_with(precision.enter(x), weight, Some(bias), precision.products());
         match added {
