@@ -17,6 +17,9 @@ use crate::choice::{first_order_only, on_gpu, serves};
 use crate::cpu;
 use crate::products::{Arithmetic, Products};
 
+/// The widest head whose tiles fit into the 32 KiB that a cube has on every GPU.
+pub(crate) const WIDEST_ON_GPUS: usize = 128;
+
 /// `softmax(Q Kᵀ / √d) V` for every head (Vaswani et al., arXiv:1706.03762, equation 1).
 ///
 /// `qkv`: `[batch, tokens, 3 · heads · d]`, laid out as timm's fused projection: first all queries, then keys, then
@@ -37,8 +40,7 @@ fn attention_in(qkv: Tensor<3>, heads: usize, arithmetic: Arithmetic) -> Tensor<
         heads > 0 && width % (3 * heads) == 0,
         "attention: width {width} is not three times {heads} heads"
     );
-    // On GPUs a tile of the widest heads has no room in a cube.
-    if !serves(&qkv) || (on_gpu(&qkv) && width / (3 * heads) > 128) {
+    if !serves(&qkv) || (on_gpu(&qkv) && width / (3 * heads) > WIDEST_ON_GPUS) {
         return attention_reference(qkv, heads);
     }
     Tensor::from_dispatch(Dispatch::attention_forward(qkv.into_dispatch(), heads, arithmetic).out)

@@ -22,13 +22,11 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{contiguous, elem, empty, empty_like, plane_each};
-use crate::attention::{Attended, AttentionOps};
+use crate::attention::{Attended, AttentionOps, WIDEST_ON_GPUS};
 use crate::products::Arithmetic;
 
 /// A cube has `SIDE` × `SIDE` units; a unit's rows lie side by side, its columns `SIDE` apart.
 const SIDE: usize = 8;
-/// The widest head whose tiles fit into 32 KiB, what every device offers.
-pub(crate) const WIDEST: usize = 128;
 
 /// Sizes of a problem, and the tiles that it is cut into.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +44,7 @@ impl Sizes {
     fn of(qkv: &CubeTensor, heads: usize) -> Self {
         let [batch, tokens, width] = qkv.meta.shape().dims();
         let head = width / (3 * heads);
-        assert!(head <= WIDEST, "attention: a head of {head} on a GPU");
+        assert!(head <= WIDEST_ON_GPUS, "attention: a head of {head} on a GPU");
         Self { batch, tokens, heads, head, tile: if head <= 64 { 32 } else { 16 } }
     }
 
