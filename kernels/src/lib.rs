@@ -5,6 +5,7 @@
 //! fused version to it, forward and backward. [`choose`] has all of a process take the reference.
 
 mod attention;
+mod augment;
 mod batch_norm;
 mod channel_affine;
 mod channel_cpu;
@@ -34,6 +35,7 @@ mod residual;
 mod tap;
 
 pub use attention::{attention, attention_reference};
+pub use augment::{Affine, Augmenter, Patch, Step, ViewPlan, augment_reference};
 pub use batch_norm::{
     batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
 };
