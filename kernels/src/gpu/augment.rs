@@ -313,16 +313,15 @@ fn make(
         let parameters = plan + HEADER + step * STEP;
         let kind = u32::cast_from(table[parameters]);
         let value = table[parameters + 1];
-        products[unit] = f32::reinterpret(value) * f32::cast_from(UNIT_POS);
         for channel in 0..3usize {
             tallies[channel * LEVELS + unit].store(0u32);
         }
         if unit == 0 {
             tallies[CHANNELS].store(0u32);
         }
-        // What the step before wrote is there for all from here on.
+        // What the step before wrote is there for all from here on, and nobody needs its products any more.
         sync_storage();
-        sync_cube();
+        products[unit] = f32::reinterpret(value) * f32::cast_from(UNIT_POS);
         if kind == AUTO_CONTRAST || kind == EQUALIZE {
             let mut at = unit;
             while at < pixels {
