@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 /// Pictures of more pixels a side are refused: places in them would not fit 16.16 fixed point.
-const LARGEST: usize = 4096;
+pub const LARGEST_PICTURE: usize = 4096;
 
 type Pixel = [u8; 3];
 
@@ -144,7 +144,10 @@ pub fn augment_reference(pictures: &[u8], size: usize, plans: &[ViewPlan]) -> Ve
 
 fn check(pictures: &[u8], size: usize, plans: &[ViewPlan]) {
     let each = size * size * 3;
-    assert!(size <= LARGEST, "pictures of {size} pixels a side; at most {LARGEST} can be augmented");
+    assert!(
+        size <= LARGEST_PICTURE,
+        "pictures of {size} pixels a side; at most {LARGEST_PICTURE} can be augmented"
+    );
     assert!(pictures.len().is_multiple_of(each.max(1)), "whole pictures of {size} x {size}");
     for plan in plans {
         let there = each == 0 || (plan.picture as usize) < pictures.len() / each;

@@ -35,7 +35,7 @@ mod residual;
 mod tap;
 
 pub use attention::{attention, attention_reference};
-pub use augment::{Affine, Augmenter, Patch, Step, ViewPlan, augment_reference};
+pub use augment::{Affine, Augmenter, LARGEST_PICTURE, Patch, Step, ViewPlan, augment_reference};
 pub use batch_norm::{
     batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
 };
