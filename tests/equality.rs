@@ -20,7 +20,7 @@ use harvest::algorithms::{
 use harvest::augment::Normalisation;
 use harvest::config::{AlignmentTarget, DistributionConfig, OptimizerName, TrainingConfig, WireFormat};
 use harvest::random::{Purpose, stream};
-use harvest::training::{Crew, HostBatch, ReduceTimes, Session, Setup, apart};
+use harvest::training::{Crew, HostBatch, HostViews, ReduceTimes, Session, Setup, ViewsOf, apart};
 use harvest_collectives::{Solo, Threads};
 use harvest_models::{ClassifierConfig, NamedTensors};
 use rand::RngExt;
@@ -293,10 +293,12 @@ fn pictures(step: u64, wanted: Views) -> HostBatch {
     };
     let base = HostBatch::noise(LABELLED, indices.len(), wanted, &vit(), step);
     HostBatch {
-        labelled: view(&labelled, 0),
+        views: HostViews::Made(ViewsOf {
+            labelled: view(&labelled, 0),
+            weak: (0..wanted.weak as u64).map(|number| view(&indices, 1 + number)).collect(),
+            strong: (0..wanted.strong as u64).map(|number| view(&indices, 3 + number)).collect(),
+        }),
         labels: labelled.iter().map(|image| class(*image) as i32).collect(),
-        weak: (0..wanted.weak as u64).map(|number| view(&indices, 1 + number)).collect(),
-        strong: (0..wanted.strong as u64).map(|number| view(&indices, 3 + number)).collect(),
         indices,
         ..base
     }

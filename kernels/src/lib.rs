@@ -10,6 +10,7 @@
 //! [`residual`] too, as one step of the graph each: burn merges those with what is around them.
 
 mod attention;
+mod augment;
 mod batch_norm;
 mod channel_affine;
 mod channel_cpu;
@@ -45,6 +46,7 @@ mod residual;
 mod tap;
 
 pub use attention::{attention, attention_reference, attention_with};
+pub use augment::{Affine, Augmenter, LARGEST_PICTURE, Patch, Step, ViewPlan, augment_reference};
 pub use batch_norm::{
     batch_norm_train, batch_norm_train_joined, batch_norm_train_joined_reference, batch_norm_train_reference,
 };

@@ -13,9 +13,14 @@ fn fixed(value: f64) -> i64 {
     (value * 65536.0 + 0.5).floor() as i64
 }
 
+/// How far the first line of a shear moves, and each next one farther than the one before; in fixed point.
+pub(super) fn shear(slope: f64) -> (i64, i64) {
+    (fixed(0.5 + slope * 0.5), fixed(slope))
+}
+
 /// Row `y` shows the input moved by `slope · y`, about: input column `x + slope y'`.
 pub(super) fn shear_x(canvas: &mut Canvas, slope: f64) {
-    let (start, step) = (fixed(0.5 + slope * 0.5), fixed(slope));
+    let (start, step) = shear(slope);
     let width = canvas.width;
     for (y, row) in canvas.pixels.chunks_exact_mut(width.max(1)).enumerate() {
         shift_row(row, (start + step * y as i64) >> 16);
@@ -24,7 +29,7 @@ pub(super) fn shear_x(canvas: &mut Canvas, slope: f64) {
 
 /// Input row `y + slope x'`.
 pub(super) fn shear_y(canvas: &mut Canvas, slope: f64) {
-    let (start, step) = (fixed(slope * 0.5 + 0.5), fixed(slope));
+    let (start, step) = shear(slope);
     let (width, height) = (canvas.width, canvas.height as i64);
     // Neighbouring columns mostly move by the same amount, so rows are copied in runs: (columns, shift).
     let mut runs: Vec<(std::ops::Range<usize>, i64)> = Vec::with_capacity(width.min(4096));
@@ -49,9 +54,14 @@ pub(super) fn shear_y(canvas: &mut Canvas, slope: f64) {
     canvas.swap();
 }
 
+/// `fraction · length` in whole pixels.
+pub(super) fn distance(fraction: f64, length: usize) -> i64 {
+    (0.5 + fraction * length as f64).floor() as i64
+}
+
 /// Input column `x + fraction · width`.
 pub(super) fn translate_x(canvas: &mut Canvas, fraction: f64) {
-    let shift = (0.5 + fraction * canvas.width as f64).floor() as i64;
+    let shift = distance(fraction, canvas.width);
     if shift != 0 {
         let width = canvas.width;
         canvas.pixels.chunks_exact_mut(width.max(1)).for_each(|row| shift_row(row, shift));
@@ -60,7 +70,7 @@ pub(super) fn translate_x(canvas: &mut Canvas, fraction: f64) {
 
 /// Input row `y + fraction · height`.
 pub(super) fn translate_y(canvas: &mut Canvas, fraction: f64) {
-    let shift = (0.5 + fraction * canvas.height as f64).floor() as i64;
+    let shift = distance(fraction, canvas.height);
     // Moving by whole rows is moving the one long row of all pixels.
     shift_row(canvas.pixels, shift.saturating_mul(canvas.width as i64));
 }
@@ -80,24 +90,31 @@ fn shift_row(row: &mut [Pixel], shift: i64) {
 
 /// Counter-clockwise about the centre; the canvas keeps its size.
 pub(super) fn rotate(canvas: &mut Canvas, degrees: f64) {
+    if let Some([column, row]) = rotation(degrees, canvas.width, canvas.height) {
+        turn(canvas, column, row);
+    }
+}
+
+/// Of a turn: input column and row as `[constant, per x, per y]` in 16.16 fixed point. None if nothing moves.
+pub(super) fn rotation(degrees: f64, width: usize, height: usize) -> Option<[[i64; 3]; 2]> {
     let degrees = degrees.rem_euclid(360.0);
     if degrees == 0.0 {
-        return;
+        return None;
     }
     let rounded = |value: f64| (value * 1e15).round() / 1e15;
     let angle = -degrees.to_radians();
     let (cos, sin) = (rounded(angle.cos()), rounded(angle.sin()));
-    let (centre_x, centre_y) = (canvas.width as f64 / 2.0, canvas.height as f64 / 2.0);
+    let (centre_x, centre_y) = (width as f64 / 2.0, height as f64 / 2.0);
     let c = cos * -centre_x + sin * -centre_y + centre_x;
     let f = -sin * -centre_x + cos * -centre_y + centre_y;
     // A half turn has B = D = 0, for which Pillow leaves fixed point; the halves and wholes it then meets are exact
     // in both.
     let column = [fixed(c + cos * 0.5 + sin * 0.5), fixed(cos), fixed(sin)];
     let row = [fixed(f - sin * 0.5 + cos * 0.5), fixed(-sin), fixed(cos)];
-    turn(canvas, column, row);
+    Some([column, row])
 }
 
-/// Input column and row as `[constant, per x, per y]` in 16.16 fixed point.
+/// Input column and row as [`rotation`] has them.
 fn turn(canvas: &mut Canvas, column: [i64; 3], row: [i64; 3]) {
     let (width, height) = (canvas.width, canvas.height);
     let source = &*canvas.pixels;

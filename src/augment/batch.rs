@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::contrast::contrast_view;
@@ -41,6 +42,13 @@ pub struct ViewRequest<'a> {
     pub view: View,
 }
 
+impl ViewRequest<'_> {
+    /// Where all that is random about the view comes from.
+    pub(super) fn stream(&self, seed: u64) -> ChaCha8Rng {
+        stream(seed, Purpose::View, [self.epoch, self.image, self.view as u64])
+    }
+}
+
 /// Makes `requests[i]` into `out[i]`, `out` being `[requests, size, size, 3]`.
 ///
 /// A view is a function of (`seed`, epoch, image, view) and the image alone.
@@ -51,7 +59,7 @@ pub fn fill_views(requests: &[ViewRequest], size: usize, config: &ViewConfig, se
     let length = size * size * 3;
     assert_eq!(out.len(), requests.len() * length, "bytes for {} views of {size} x {size}", requests.len());
     out.par_chunks_exact_mut(length.max(1)).zip(requests).for_each(|(out, request)| {
-        let mut rng = stream(seed, Purpose::View, [request.epoch, request.image, request.view as u64]);
+        let mut rng = request.stream(seed);
         match request.view {
             View::Weak | View::WeakSecond | View::Labelled => {
                 weak_view(request.source, size, config, &mut rng, out)

@@ -1,12 +1,14 @@
 //! Cutout: DeVries and Taylor, arXiv:1708.04552, as FixMatch's code places and colours it.
 
+use std::ops::Range;
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::canvas::{Canvas, Pixel};
 
 /// CIFAR-10's mean colour, whatever the data: FixMatch's choice.
-const FILL: Pixel = [125, 123, 114];
+pub(super) const FILL: Pixel = [125, 123, 114];
 
 /// The longest side, as a fraction of the picture's width: FixMatch's 0.5.
 const LARGEST: f64 = 0.5;
@@ -32,21 +34,26 @@ impl Cutout {
         }
     }
 
-    /// Paints the square.
+    /// The columns and rows of the square, none if it has no side.
     ///
     /// As published, it is one pixel larger than `side` says, and near the left or upper edge it is moved inside
     /// rather than cut short.
-    pub fn apply(&self, canvas: &mut Canvas) {
+    pub(super) fn area(&self, width: usize, height: usize) -> Option<[Range<usize>; 2]> {
         if self.side <= 0.0 {
-            return;
+            return None;
         }
-        let side = self.side * canvas.width as f64;
+        let side = self.side * width as f64;
         let span = |centre: f64, length: usize| {
             let first = (centre - side / 2.0).max(0.0) as usize;
             let last = (first as f64 + side).min(length as f64) as usize;
             first.min(length)..(last + 1).min(length)
         };
-        let (columns, rows) = (span(self.centre_x, canvas.width), span(self.centre_y, canvas.height));
+        Some([span(self.centre_x, width), span(self.centre_y, height)])
+    }
+
+    /// Paints the square.
+    pub fn apply(&self, canvas: &mut Canvas) {
+        let Some([columns, rows]) = self.area(canvas.width, canvas.height) else { return };
         for y in rows {
             canvas.pixels[y * canvas.width..][columns.clone()].fill(FILL);
         }

@@ -7,7 +7,8 @@
 //! - contrast view: SimCLR's, for pretraining without labels ([`ContrastConfig`]).
 //!
 //! [`fill_views`] makes a whole batch in parallel; every view has its own stream of randomness, so a batch depends
-//! on the seed alone. Each deterministic operation gives the bytes that Pillow and torchvision give.
+//! on the seed alone. Each deterministic operation gives the bytes that Pillow and torchvision give. [`plan_view`] draws
+//! a weak or strong view and leaves it to the device to make it, of the same bytes.
 //!
 //! Pixels are 8-bit RGB, interleaved, row by row: a batch of views is `[N, S, S, 3]`.
 
@@ -18,6 +19,7 @@ mod canvas;
 mod contrast;
 mod cutout;
 mod frame;
+mod plan;
 mod randaugment;
 mod tensor;
 mod tone;
@@ -29,6 +31,7 @@ pub use contrast::ContrastConfig;
 pub use cutout::Cutout;
 pub use frame::{center_crop, hflip, pad_reflect_crop, rotate_right_angle, vflip};
 pub use harvest_picture::{CropBox, Filter, resize, resize_shorter_side, resized_crop};
+pub use plan::plan_view;
 pub use randaugment::Operation;
 pub use tensor::{Normalisation, Planes, interpolate, normalise_batch, to_tensor};
 pub use views::{ViewConfig, ViewConfigError, strong_view, weak_view};

@@ -117,15 +117,24 @@ pub(super) fn contrast(canvas: &mut Canvas, value: f64) {
 
 /// Keeps the highest `value` bits of each level, rounded down, at least one.
 pub(super) fn posterize(canvas: &mut Canvas, value: f64) {
-    let bits = (value as i64).clamp(1, 8) as u32;
-    let mask = (0xff00u32 >> bits) as u8;
+    let mask = kept_bits(value);
     canvas.pixels.as_flattened_mut().iter_mut().for_each(|level| *level &= mask);
+}
+
+/// The bits that [`posterize`] keeps.
+pub(super) fn kept_bits(value: f64) -> u8 {
+    let bits = (value as i64).clamp(1, 8) as u32;
+    (0xff00u32 >> bits) as u8
+}
+
+/// The level from which on [`solarize`] inverts; 256 if none is inverted.
+pub(super) fn threshold(value: f64) -> u16 {
+    value.ceil().clamp(0.0, 256.0) as u16
 }
 
 /// Inverts the levels at or above `value`.
 pub(super) fn solarize(canvas: &mut Canvas, value: f64) {
-    let threshold = value.ceil().clamp(0.0, 256.0) as u16;
-    let Ok(threshold) = u8::try_from(threshold) else { return };
+    let Ok(threshold) = u8::try_from(threshold(value)) else { return };
     for level in canvas.pixels.as_flattened_mut() {
         *level = if *level >= threshold { !*level } else { *level };
     }

@@ -79,12 +79,22 @@ impl ViewConfig {
     }
 
     /// Draws where to cut a picture of `size` × `size` and whether to mirror it.
-    fn draw_crop(&self, size: usize, rng: &mut ChaCha8Rng) -> ReflectCrop {
+    pub(super) fn draw_crop(&self, size: usize, rng: &mut ChaCha8Rng) -> ReflectCrop {
         let padding = self.padding.unwrap_or(size as u32 / 8);
         let mut offset =
             || i64::from(rng.random_range(0..=u64::from(padding) * 2) as u32) - i64::from(padding);
         let (top, left) = (offset(), offset());
         ReflectCrop { top, left, flip: self.flip && rng.random::<bool>() }
+    }
+
+    /// Draws what is done to a strong view once it is cut: operations with their values, and the square.
+    pub(super) fn draw_distortion(
+        &self,
+        size: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> (Vec<(Operation, f64)>, Option<Cutout>) {
+        let operations = (0..self.operations).map(|_| Operation::draw(self.colour, rng)).collect();
+        (operations, self.cutout.then(|| Cutout::draw(size, size, rng)))
     }
 }
 
@@ -109,13 +119,11 @@ pub fn weak_view(source: &[u8], size: usize, config: &ViewConfig, rng: &mut ChaC
 /// As [`weak_view`].
 pub fn strong_view(source: &[u8], size: usize, config: &ViewConfig, rng: &mut ChaCha8Rng, out: &mut [u8]) {
     weak_view(source, size, config, rng, out);
+    let (operations, cutout) = config.draw_distortion(size, rng);
     Canvas::edit(size, size, out, |canvas| {
-        for _ in 0..config.operations {
-            let (operation, value) = Operation::draw(config.colour, rng);
-            operation.apply(value, canvas);
-        }
-        if config.cutout {
-            Cutout::draw(size, size, rng).apply(canvas);
+        operations.into_iter().for_each(|(operation, value)| operation.apply(value, canvas));
+        if let Some(cutout) = cutout {
+            cutout.apply(canvas);
         }
     });
 }

@@ -16,7 +16,7 @@ use crate::algorithms::Views;
 use crate::augment::{View, ViewConfig, measure_views};
 use crate::data::{CacheOptions, ImageCache, Order, Sampler, ScanOptions, Silent, Source, scan};
 use crate::inference::images_to_tensor;
-use crate::training::{Intake, Loader};
+use crate::training::{HostViews, Intake, Loader};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
@@ -127,13 +127,15 @@ fn measure_tensors(
         labelled: Intake::whole(Sampler::new(all.clone(), Order::Labelled, 0)?, 0),
         unlabelled: Some(Intake::whole(Sampler::new(all, Order::Unlabelled, 0)?, batch)),
         wanted: Views { weak: 1, strong: 1 },
+        planned: false,
     };
     let device = Device::flex();
     Ok(std::thread::scope(|scope| {
         let batches = loader.prefetch(scope, 0..u64::MAX);
         let take = || {
             let Ok(batch) = batches.recv() else { return 0 };
-            for bytes in batch.weak.into_iter().chain(batch.strong) {
+            let HostViews::Made(views) = batch.views else { unreachable!("nothing was planned") };
+            for bytes in views.weak.into_iter().chain(views.strong) {
                 std::hint::black_box(images_to_tensor(bytes, size, &views.normalisation, &device));
             }
             batch.indices.len()

@@ -45,7 +45,7 @@ pub use resolve::{
 pub use schema::{Key, Kind, Schema};
 pub use sections::{
     Config, ConfigPath, DataConfig, EmaStatistics, KernelChoice, ModelConfig, OptimizerName, Precision,
-    RunConfig, SourceKind, Switch, TrainingConfig, TuningName,
+    RunConfig, SourceKind, Switch, TrainingConfig, TuningName, ViewMaker,
 };
 pub use site::{Partition, Site};
 pub use suggest::nearest;

@@ -317,6 +317,18 @@ impl std::convert::From<KernelChoice> for Kernels {
     }
 }
 
+/// Who makes the weak and strong views of training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ViewMaker {
+    /// The threads of this machine, ahead of the step.
+    #[default]
+    Cpu,
+    /// The GPU that trains: where there are few threads for each. On a CPU, and for pictures of more than 4096 pixels a side,
+    /// as [`ViewMaker::Cpu`].
+    Device,
+}
+
 /// Where a run takes place; nothing here changes a result but for rounding, nor tells one run from another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -325,6 +337,8 @@ pub struct RunConfig {
     pub device: String,
     /// `fused`, or `reference` for burn's own operations.
     pub kernels: KernelChoice,
+    /// `cpu`, or `device` for the GPU that trains: who makes weak and strong views, with the same bytes.
+    pub views: ViewMaker,
     /// Folder that holds the run folders; unset, `runs` in the project, else in the current folder.
     pub folder: Option<ConfigPath>,
     /// On several ranks: seconds without a sign of life after which a rank counts as lost, and the job ends.
@@ -338,6 +352,7 @@ impl Default for RunConfig {
         Self {
             device: "auto".into(),
             kernels: KernelChoice::Fused,
+            views: ViewMaker::Cpu,
             folder: None,
             limit_seconds: 600,
             node_cache: None,

@@ -16,5 +16,6 @@ pub use bundle::{Bundle, BundleError, Preprocessing};
 pub use card::{CARD, Card};
 pub use confidence::{Confidence, Reliable};
 pub use export::{ClassLists, LabelName, LabelledImage, LabelsCsv, LabelsParquet};
+pub(crate) use predictor::normalise;
 pub use predictor::{Prediction, Predictor, images_to_tensor, softmax_row};
 pub use self_test::{drawn_picture, largest_difference};

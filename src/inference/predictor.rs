@@ -24,8 +24,13 @@ pub fn images_to_tensor(
         TensorData::new(bytes, [count, size, size, 3]),
         (device, DType::U8),
     );
-    let images = levels.permute([0, 3, 1, 2]).float();
-    let channel = |values: [f32; 3]| Tensor::<1>::from_data(values, device).reshape([1, 3, 1, 1]);
+    normalise(levels.permute([0, 3, 1, 2]).float(), normalisation)
+}
+
+/// Levels from 0 to 255, `[N, 3, S, S]`, as the network reads them, where they are.
+pub(crate) fn normalise(images: Tensor<4>, normalisation: &Normalisation) -> Tensor<4> {
+    let device = images.device();
+    let channel = |values: [f32; 3]| Tensor::<1>::from_data(values, &device).reshape([1, 3, 1, 1]);
     let scale = normalisation.std.map(|std| 1.0 / (255.0 * std));
     let shift = [0, 1, 2].map(|c| -normalisation.mean[c] / normalisation.std[c]);
     images * channel(scale) + channel(shift)

@@ -7,37 +7,70 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
+use harvest_kernels::ViewPlan;
 use harvest_models::ClassifierConfig;
 use rand::{Rng, RngExt};
 
 use super::crew::Crew;
 use crate::algorithms::{Place, Places, Views};
-use crate::augment::{View, ViewConfig, ViewRequest, fill_views};
+use crate::augment::{View, ViewConfig, ViewRequest, fill_views, plan_view};
 use crate::data::{ImageCache, Pick, Sampler};
 use crate::random::{Purpose, stream};
 
 /// How many batches wait at most.
 const AHEAD: usize = 2;
 
-/// Views of one step, as bytes `[images, size, size, 3]`; of this rank's images alone.
+/// The images of one step; of this rank alone.
 #[derive(Debug)]
 pub struct HostBatch {
     /// The step it is for.
     pub step: u64,
-    /// Weak views of labelled images.
-    pub labelled: Vec<u8>,
-    /// Their classes.
+    /// What is seen of them.
+    pub views: HostViews,
+    /// Classes of the labelled images.
     pub labels: Vec<i32>,
-    /// Weak views of unlabelled images, as many as the algorithm asks for.
-    pub weak: Vec<Vec<u8>>,
-    /// Strong views of the same.
-    pub strong: Vec<Vec<u8>>,
     /// Which unlabelled images.
     pub indices: Vec<u32>,
     /// Where these images lie among those of all ranks.
     pub places: Places,
     /// Passes over the unlabelled (else the labelled) images that are complete before this step.
     pub epoch: u64,
+}
+
+/// The views of one step.
+#[derive(Debug, PartialEq)]
+pub enum HostViews {
+    /// As bytes, `[images, size, size, 3]` each.
+    Made(ViewsOf<Vec<u8>>),
+    /// To be made where they are looked at, of the same bytes.
+    Planned {
+        /// The pictures that plans number: those of labelled, then those of unlabelled images, `[images, size, size, 3]`.
+        pictures: Vec<u8>,
+        /// A plan for each view.
+        plans: ViewsOf<Vec<ViewPlan>>,
+    },
+}
+
+/// What the views of one step, of each kind, are held in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewsOf<T> {
+    /// Weak views of labelled images.
+    pub labelled: T,
+    /// Weak views of unlabelled images, as many as the algorithm asks for.
+    pub weak: Vec<T>,
+    /// Strong views of the same.
+    pub strong: Vec<T>,
+}
+
+impl<T> ViewsOf<T> {
+    /// `labelled` makes something of those of labelled images, `unlabelled` of the others.
+    pub fn map<U>(self, labelled: impl FnOnce(T) -> U, unlabelled: impl FnMut(T) -> U + Clone) -> ViewsOf<U> {
+        ViewsOf {
+            labelled: labelled(self.labelled),
+            weak: self.weak.into_iter().map(unlabelled.clone()).collect(),
+            strong: self.strong.into_iter().map(unlabelled).collect(),
+        }
+    }
 }
 
 impl HostBatch {
@@ -59,11 +92,11 @@ impl HostBatch {
         };
         let weak = (0..wanted.weak).map(|_| views(unlabelled)).collect();
         let strong = (0..wanted.strong).map(|_| views(unlabelled)).collect();
-        let images = views(labelled);
+        let views = HostViews::Made(ViewsOf { weak, strong, labelled: views(labelled) });
         let labels = (0..labelled).map(|_| rng.random_range(0..model.classes() as i32)).collect();
         let indices = (0..unlabelled as u32).collect();
         let places = Places::whole(labelled, unlabelled);
-        Self { step, labelled: images, labels, weak, strong, indices, places, epoch: 0 }
+        Self { step, views, labels, indices, places, epoch: 0 }
     }
 
     /// The rows of a rank of `crew`, of a batch that holds those of all ranks.
@@ -74,13 +107,19 @@ impl HostBatch {
             let each = bytes.len() / of.max(1);
             bytes[rows.start * each..rows.end * each].to_vec()
         };
-        let views =
-            |views: Vec<Vec<u8>>| views.into_iter().map(|view| cut(view, &rows[1], unlabelled)).collect();
+        let views = match self.views {
+            HostViews::Made(views) => HostViews::Made(
+                views.map(|bytes| cut(bytes, &rows[0], labelled), |bytes| cut(bytes, &rows[1], unlabelled)),
+            ),
+            HostViews::Planned { pictures, plans } => {
+                let plans = plans
+                    .map(|plans| plans[rows[0].clone()].to_vec(), |plans| plans[rows[1].clone()].to_vec());
+                HostViews::Planned { pictures, plans }
+            }
+        };
         Self {
-            labelled: cut(self.labelled, &rows[0], labelled),
+            views,
             labels: self.labels[rows[0].clone()].to_vec(),
-            weak: views(self.weak),
-            strong: views(self.strong),
             indices: self.indices[rows[1].clone()].to_vec(),
             places: Places {
                 labelled: Place::of(&rows[0], labelled),
@@ -108,6 +147,8 @@ pub struct Loader<'a> {
     pub unlabelled: Option<Intake>,
     /// Which views of unlabelled images to make.
     pub wanted: Views,
+    /// Leave it to the device to make them.
+    pub planned: bool,
 }
 
 /// Images of one kind, and which of them a step takes.
@@ -159,10 +200,8 @@ impl Loader<'_> {
         };
         HostBatch {
             step,
-            labelled: self.views(&picks, View::Labelled),
+            views: self.views(&picks, &unlabelled),
             labels,
-            weak: self.all_views(&unlabelled, &[View::Weak, View::WeakSecond][..self.wanted.weak]),
-            strong: self.all_views(&unlabelled, &[View::Strong, View::StrongSecond][..self.wanted.strong]),
             epoch: unlabelled.first().or(picks.first()).map_or(0, |pick| pick.epoch),
             indices: unlabelled.into_iter().map(|pick| pick.index).collect(),
             places: Places {
@@ -172,24 +211,46 @@ impl Loader<'_> {
         }
     }
 
-    fn all_views(&self, picks: &[Pick], views: &[View]) -> Vec<Vec<u8>> {
-        views.iter().map(|view| self.views(picks, *view)).collect()
+    fn views(&self, labelled: &[Pick], unlabelled: &[Pick]) -> HostViews {
+        let kinds = ViewsOf {
+            labelled: View::Labelled,
+            weak: [View::Weak, View::WeakSecond][..self.wanted.weak].to_vec(),
+            strong: [View::Strong, View::StrongSecond][..self.wanted.strong].to_vec(),
+        };
+        if !self.planned {
+            return HostViews::Made(
+                kinds.map(|view| self.made(labelled, view), |view| self.made(unlabelled, view)),
+            );
+        }
+        let picks = labelled.iter().chain(unlabelled);
+        let pictures: Vec<&[u8]> = picks.map(|pick| self.cache.image(pick.index)).collect();
+        let first = labelled.len() as u32;
+        let plans =
+            kinds.map(|view| self.plans(labelled, 0, view), |view| self.plans(unlabelled, first, view));
+        HostViews::Planned { pictures: pictures.concat(), plans }
     }
 
-    fn views(&self, picks: &[Pick], view: View) -> Vec<u8> {
+    fn made(&self, picks: &[Pick], view: View) -> Vec<u8> {
         let size = self.cache.size() as usize;
-        let requests: Vec<ViewRequest<'_>> = picks
-            .iter()
-            .map(|pick| ViewRequest {
-                source: self.cache.image(pick.index),
-                image: u64::from(pick.index),
-                epoch: pick.epoch,
-                view,
-            })
-            .collect();
+        let requests: Vec<ViewRequest<'_>> = picks.iter().map(|pick| self.request(pick, view)).collect();
         let mut out = vec![0; picks.len() * size * size * 3];
         fill_views(&requests, size, self.views, self.seed, &mut out);
         out
+    }
+
+    /// `first`: the number of the first pick's picture.
+    fn plans(&self, picks: &[Pick], first: u32, view: View) -> Vec<ViewPlan> {
+        let size = self.cache.size() as usize;
+        let plan = |(picture, pick)| {
+            let plan = plan_view(&self.request(pick, view), picture, size, self.views, self.seed);
+            plan.expect("weak and strong views have plans")
+        };
+        (first..).zip(picks).map(plan).collect()
+    }
+
+    fn request(&self, pick: &Pick, view: View) -> ViewRequest<'_> {
+        let source = self.cache.image(pick.index);
+        ViewRequest { source, image: u64::from(pick.index), epoch: pick.epoch, view }
     }
 
     /// Makes the batches of steps `steps` in a thread of `scope`. Dropping the receiver ends it.

@@ -33,7 +33,7 @@ pub(crate) use crew::decide;
 pub use crew::{Asked, Crew, TooManyRanks, Undecided};
 pub use ema::Ema;
 pub use evaluation::evaluate_each;
-pub use loader::{HostBatch, Intake, Loader};
+pub use loader::{HostBatch, HostViews, Intake, Loader, ViewsOf};
 pub use network::StepNetwork;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerError, Pass};
 pub use reduction::ReduceTimes;

@@ -1,10 +1,10 @@
 //! The moving parts of a run between two steps: network, optimizer, average, algorithm.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
-use harvest_kernels::Exchange;
+use harvest_kernels::{Augmenter, Exchange, ViewPlan};
 use harvest_models::{AuxiliaryHead, Classifier, Company, ConfigError, LoadOptions, LoadReport, PretextHead};
 use rand::RngExt;
 
@@ -13,7 +13,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::clipping::GlobalNorm;
 use super::crew::Crew;
 use super::ema::Ema;
-use super::loader::HostBatch;
+use super::loader::{HostBatch, HostViews, ViewsOf};
 use super::network::StepNetwork;
 use super::optimizer::{Optimizer, OptimizerConfig, Pass};
 use super::ranks::JointStatistics;
@@ -22,7 +22,7 @@ use super::scope::{self, Scope};
 use super::setup::Setup;
 use crate::algorithms::{Algorithm, SslBatch, Views};
 use crate::config::{EmaStatistics, Switch};
-use crate::inference::images_to_tensor;
+use crate::inference::{images_to_tensor, normalise};
 use crate::random::{Purpose, stream};
 use crate::weights::{WeightsError, start_from};
 
@@ -43,6 +43,8 @@ pub struct Session<'a> {
     sums: bool,
     /// The ranks whose images are normalised together, if they are.
     statistics: Option<Arc<dyn Exchange>>,
+    /// What makes views on the device, since the first that it was left to make.
+    augmenter: OnceLock<Augmenter>,
     /// Steps done.
     pub step: u64,
 }
@@ -81,6 +83,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             statistics: joint.then(|| Arc::new(JointStatistics(crew.clone())) as Arc<dyn Exchange>),
             reduction: None,
+            augmenter: OnceLock::new(),
             sums: crew.world_size() > 1,
             crew,
             ema: average(&setup, algorithm.as_ref(), &network),
@@ -237,19 +240,42 @@ impl<'a> Session<'a> {
     /// A batch on the device, normalised.
     pub fn upload(&self, batch: HostBatch) -> SslBatch {
         let device = &self.setup.problem.device;
-        let size = self.setup.model.image_size();
-        let images = |bytes| images_to_tensor(bytes, size, self.setup.normalisation, device);
+        let views = self.views_on_device(batch.views);
         SslBatch {
             labels: Tensor::<1, Int>::from_data(batch.labels.as_slice(), device),
-            labelled: images(batch.labelled),
-            weak: batch.weak.into_iter().map(images).collect(),
-            strong: batch.strong.into_iter().map(images).collect(),
+            labelled: views.labelled,
+            weak: views.weak,
+            strong: views.strong,
             indices: batch.indices,
             places: batch.places,
             step: batch.step,
             total_steps: self.setup.problem.total_steps,
             skip_masked: self.setup.training.skip_masked != Switch::Off,
             objective: self.setup.objective.clone(),
+        }
+    }
+
+    fn views_on_device(&self, views: HostViews) -> ViewsOf<Tensor<4>> {
+        let (device, normalisation) = (&self.setup.problem.device, self.setup.normalisation);
+        let size = self.setup.model.image_size();
+        match views {
+            HostViews::Made(bytes) => {
+                let images = |bytes| images_to_tensor(bytes, size, normalisation, device);
+                bytes.map(images, images)
+            }
+            HostViews::Planned { pictures, plans } => {
+                let all = [vec![plans.labelled.clone()], plans.weak.clone(), plans.strong.clone()];
+                let all = all.concat().concat();
+                let augmenter = self.augmenter.get_or_init(|| Augmenter::new(device));
+                let images = normalise(augmenter.views(&pictures, size, &all), normalisation);
+                // Taken apart in the order in which they were put together.
+                let taken = std::cell::Cell::new(0);
+                let take = |plans: Vec<ViewPlan>| {
+                    let first = taken.replace(taken.get() + plans.len());
+                    images.clone().narrow(0, first, plans.len())
+                };
+                plans.map(take, take)
+            }
         }
     }
 

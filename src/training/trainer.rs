@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
+use harvest_kernels::LARGEST_PICTURE;
 use harvest_models::{Classifier, ClassifierConfig, ConfigError};
 
 use super::checkpoint::{CheckpointError, Checkpoints};
@@ -17,7 +18,7 @@ use super::scope::{self, ScopeError};
 use super::session::Session;
 use super::setup::{Setup, total_steps};
 use crate::algorithms::{AlgorithmBuilder, NotReady, Views};
-use crate::config::{Config, Sampling};
+use crate::config::{Config, Sampling, ViewMaker};
 use crate::data::{ImageCache, Order, Sampler, SamplerError, Split};
 use crate::files::{WriteError, atomic_write};
 use crate::metrics::Scores;
@@ -193,6 +194,9 @@ impl Job<'_> {
             seed: training.seed,
             labelled: Intake::of(&self.crew, labelled, batch),
             wanted,
+            planned: self.config.run.views == ViewMaker::Device
+                && !crate::device::is_cpu(&self.device)
+                && self.cache.size() as usize <= LARGEST_PICTURE,
             unlabelled: unlabelled
                 .map(|sampler| Intake::of(&self.crew, sampler, batch * training.unlabelled_ratio as usize)),
         })

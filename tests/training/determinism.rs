@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use burn::tensor::{Tensor, Tolerance};
 use harvest::algorithms::Views;
 use harvest::data::{Order, Sampler};
-use harvest::training::{HostBatch, Intake, Loader};
+use harvest::training::{Crew, HostBatch, HostViews, Intake, Job, Loader, Session};
 
 use crate::world::{World, assert_same_run, metrics, resnet_recipe, run, this_test, vit_recipe};
 
@@ -56,21 +57,29 @@ fn seeds_differ() {
 fn a_batch_is_a_function_of_the_step() {
     let (world, recipe) = (World::new(), vit_recipe());
     let job = world.job(&recipe);
-    let loader = || {
-        let sampler = |indices: &[u32], order| Sampler::new(indices.to_vec(), order, 3).expect("images");
-        Loader {
-            wanted: Views { weak: 1, strong: 1 },
-            cache: job.cache,
-            labels: job.labels,
-            views: &job.config.views,
-            seed: 3,
-            labelled: Intake::whole(sampler(&job.split.labelled, Order::Labelled), 4),
-            unlabelled: Some(Intake::whole(sampler(&job.split.unlabelled, Order::Unlabelled), 8)),
-        }
-    };
+    for planned in [false, true] {
+        in_any_order_and_ahead_of_time(|| loader(&job, planned));
+    }
+}
+
+fn loader<'a>(job: &'a Job<'a>, planned: bool) -> Loader<'a> {
+    let sampler = |indices: &[u32], order| Sampler::new(indices.to_vec(), order, 3).expect("images");
+    Loader {
+        wanted: Views { weak: 1, strong: 2 },
+        planned,
+        cache: job.cache,
+        labels: job.labels,
+        views: &job.config.views,
+        seed: 3,
+        labelled: Intake::whole(sampler(&job.split.labelled, Order::Labelled), 4),
+        unlabelled: Some(Intake::whole(sampler(&job.split.unlabelled, Order::Unlabelled), 8)),
+    }
+}
+
+fn in_any_order_and_ahead_of_time<'a>(loader: impl Fn() -> Loader<'a>) {
     let parts = |batch: HostBatch| {
-        let HostBatch { step, labelled, labels, weak, strong, indices, places, epoch } = batch;
-        (step, labelled, labels, weak, strong, indices, places, epoch)
+        let HostBatch { step, views, labels, indices, places, epoch } = batch;
+        (step, views, labels, indices, places, epoch)
     };
     let mut forwards = loader();
     let mut expected: Vec<_> = (0..8).map(|step| parts(forwards.batch(step))).collect();
@@ -81,7 +90,36 @@ fn a_batch_is_a_function_of_the_step() {
     let later: Vec<_> =
         std::thread::scope(|scope| loader().prefetch(scope, 5..8).into_iter().map(parts).collect());
     assert!(later == expected.split_off(5), "ahead of time, from any step");
-    let [first, second] = [&expected[0], &expected[1]];
-    assert!(first.1 != second.1 && first.3 != second.3, "steps differ");
-    assert!(first.3 != first.4, "a strong view is no weak one");
+    let views = |step: usize| match &expected[step].1 {
+        HostViews::Made(bytes) => {
+            bytes.clone().map(|bytes| format!("{bytes:?}"), |bytes| format!("{bytes:?}"))
+        }
+        HostViews::Planned { plans, .. } => {
+            plans.clone().map(|plans| format!("{plans:?}"), |plans| format!("{plans:?}"))
+        }
+    };
+    let [first, second] = [views(0), views(1)];
+    assert!(first.labelled != second.labelled && first.weak != second.weak, "steps differ");
+    assert!(first.weak[0] != first.strong[0], "a strong view is no weak one");
+    assert!(first.strong[0] != first.strong[1], "nor another strong one");
+}
+
+#[test]
+fn views_that_the_device_makes_are_those_that_threads_make() {
+    let (world, recipe) = (World::new(), vit_recipe());
+    let job = world.job(&recipe);
+    let session = Session::new(recipe.setup(), Crew::alone(1)).expect("a valid network");
+    let [made, planned] = [false, true].map(|planned| session.upload(loader(&job, planned).batch(2)));
+    assert_eq!((made.indices, made.labels.to_data()), (planned.indices, planned.labels.to_data()));
+    let all = |labelled, weak: Vec<_>, strong: Vec<_>| {
+        let images: Vec<Tensor<4>> = [vec![labelled], weak, strong].concat();
+        images.into_iter().map(Tensor::into_data).collect::<Vec<_>>()
+    };
+    let made = all(made.labelled, made.weak, made.strong);
+    let planned = all(planned.labelled, planned.weak, planned.strong);
+    assert_eq!(made.len(), 4);
+    for (made, planned) in made.iter().zip(&planned) {
+        // Normalised by a table and by arithmetic; a level is 0.017.
+        made.assert_approx_eq::<f32>(planned, Tolerance::absolute(1e-5));
+    }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod adamw;
 mod attention;
+pub(crate) mod augment;
 pub(crate) mod batch_norm;
 mod columns;
 pub(crate) mod cross_entropy;
