@@ -134,8 +134,8 @@ fn measure_tensors(
         let batches = loader.prefetch(scope, 0..u64::MAX);
         let take = || {
             let Ok(batch) = batches.recv() else { return 0 };
-            let HostViews::Made(views) = batch.views else { unreachable!("nothing was planned") };
-            for bytes in views.weak.into_iter().chain(views.strong) {
+            let HostViews::Made(made) = batch.views else { unreachable!("nothing was planned") };
+            for bytes in made.weak.into_iter().chain(made.strong) {
                 std::hint::black_box(images_to_tensor(bytes, size, &views.normalisation, &device));
             }
             batch.indices.len()
