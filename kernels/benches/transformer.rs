@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use harvest_kernels::{
-    AdamW, adamw, adamw_reference, attention, attention_reference, gelu, gelu_reference, layer_norm,
-    layer_norm_reference, linear, linear_reference, residual, residual_reference,
+    AdamW, Parameter, Products, UpdateRule, attention, attention_reference, attention_with, clip_factor,
+    gelu, gelu_reference, gradient_norm, gradient_norm_reference, has_bf16_products, layer_norm,
+    layer_norm_reference, linear, linear_reference, linear_with, residual, residual_reference,
+    update_parameters, update_parameters_reference,
 };
 
 /// Images of a step that need gradients (8 labelled, 8 strong views), and those that need none (8 weak views).
@@ -47,7 +49,7 @@ fn report<const N: usize>(name: &str, parts: [&str; N], seconds: f64, mut work: 
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         println!(
-            "{name:28} {part:9} min {:8.3}  median {:8.3}  p90 {:8.3}  ms, n = {}",
+            "{name:38} {part:9} min {:8.3}  median {:8.3}  p90 {:8.3}  ms, n = {}",
             at(0.0),
             at(0.5),
             at(0.9),
@@ -146,32 +148,68 @@ fn step(name: &str, seconds: f64, fused: bool) {
     });
 }
 
-/// Updates as many parameters as the blocks have, in as many tensors.
-fn optimizer(name: &str, seconds: f64, fused: bool) {
+/// How parameters are handed over for their update.
+#[derive(Clone, Copy)]
+enum Handed {
+    Together,
+    /// Each alone, then all averages in a pass of their own.
+    OneByOne,
+    ToReference,
+}
+
+/// A parameter's update alone, and its average's afterwards.
+fn apart(mut parameter: Parameter, clip: Option<&Tensor<1>>, decay: f64) -> Parameter {
+    let average = parameter.average.take();
+    let mut updated = update_parameters(vec![parameter], clip, decay).remove(0);
+    updated.average =
+        average.map(|average| average.mul_scalar(decay) + updated.weight.clone().mul_scalar(1.0 - decay));
+    updated
+}
+
+/// Updates as many parameters as the blocks have, in as many tensors, and their averages if `averaged`; before that their
+/// gradients' norm is computed if `clipped`.
+fn optimizer(name: &str, seconds: f64, handed: Handed, averaged: bool, clipped: bool) {
     let device = Device::flex();
     let rule = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05, step: 3 };
     let sizes = [
-        [DIM, 3 * DIM],
-        [DIM, DIM],
-        [DIM, 4 * DIM],
-        [4 * DIM, DIM],
-        [1, 4 * DIM],
-        [1, DIM],
-        [1, DIM],
-        [1, DIM],
+        DIM * 3 * DIM,
+        DIM * DIM,
+        DIM * 4 * DIM,
+        4 * DIM * DIM,
+        3 * DIM,
+        4 * DIM,
+        DIM,
+        DIM,
+        DIM,
+        DIM,
+        DIM,
+        DIM,
     ];
-    let new = |size| [(); 4].map(|()| random(size, 0.01, &device).abs());
-    let mut all: Vec<[Tensor<2>; 4]> = (0..DEPTH).flat_map(|_| sizes.map(new)).collect();
+    let new = |size| {
+        let tensor = || random([size], 0.01, &device).abs();
+        let rule = UpdateRule::AdamW(rule, [tensor(), tensor()]);
+        Parameter { weight: tensor(), gradient: tensor(), rule, average: averaged.then(tensor) }
+    };
+    let mut all: Vec<Parameter> = (0..DEPTH).flat_map(|_| sizes.map(new)).collect();
     report(name, ["step"], seconds, || {
+        let parameters = std::mem::take(&mut all);
         let (time, new) = timed(|| {
-            std::mem::take(&mut all)
-                .into_iter()
-                .map(|[w, g, m, v]| {
-                    let update = if fused { adamw } else { adamw_reference };
-                    let [w, m, v] = update(w, g.clone(), m, v, rule);
-                    [w, g, m, v]
-                })
-                .collect()
+            let gradients = parameters.iter().map(|parameter| parameter.gradient.clone());
+            let clip = clipped.then(|| gradients.collect::<Vec<_>>()).map(|gradients| {
+                let norm = match handed {
+                    Handed::ToReference => gradient_norm_reference(&gradients),
+                    _ => gradient_norm(&gradients),
+                };
+                clip_factor(norm, 1.0)
+            });
+            let clip = clip.as_ref();
+            match handed {
+                Handed::Together => update_parameters(parameters, clip, 0.999),
+                Handed::OneByOne => {
+                    parameters.into_iter().map(|parameter| apart(parameter, clip, 0.999)).collect()
+                }
+                Handed::ToReference => update_parameters_reference(parameters, clip, 0.999),
+            }
         });
         all = new;
         [time]
@@ -184,6 +222,9 @@ fn main() {
     let wanted = |name: &str| arguments.first().is_none_or(|filter| name.contains(filter.as_str()));
     let seconds = arguments.get(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
     println!("{} threads", rayon::current_num_threads());
+    if !has_bf16_products() {
+        println!("no AVX-512 BF16 here: the rows named bf16 are f32");
+    }
 
     let matrix =
         |from, to, device: &Device| random([from, to], 0.05, device).set_require_grad(device.is_autodiff());
@@ -203,6 +244,9 @@ fn main() {
         if wanted("linear") {
             let name = format!("linear {from} to {to}");
             operation(&name, seconds, from, |x, d| linear(x, matrix(from, to, d), Some(vector(to, d))));
+            operation(&format!("{name} bf16"), seconds, from, |x, d| {
+                linear_with(x, matrix(from, to, d), Some(vector(to, d)), Products::Bf16)
+            });
             operation(&format!("{name} reference"), seconds, from, |x, d| {
                 linear_reference(x, matrix(from, to, d), Some(vector(to, d)))
             });
@@ -210,11 +254,21 @@ fn main() {
     }
     if wanted("attention") {
         operation("attention", seconds, 3 * DIM, |x, _| attention(x, HEADS));
+        operation("attention bf16", seconds, 3 * DIM, |x, _| attention_with(x, HEADS, Products::Bf16));
         operation("attention reference", seconds, 3 * DIM, |x, _| attention_reference(x, HEADS));
     }
     if wanted("adamw") {
-        optimizer("adamw", seconds, true);
-        optimizer("adamw reference", seconds, false);
+        for (suffix, averaged, clipped) in
+            [("", false, false), (" and average", true, false), (" and average, clipped", true, true)]
+        {
+            for (how, handed) in [
+                ("together", Handed::Together),
+                ("one by one", Handed::OneByOne),
+                ("reference", Handed::ToReference),
+            ] {
+                optimizer(&format!("adamw {how}{suffix}"), seconds, handed, averaged, clipped);
+            }
+        }
     }
     if wanted("fused step") {
         step("fused step of 12 blocks", seconds * 5.0, true);

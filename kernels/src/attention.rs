@@ -15,22 +15,35 @@ use burn_flex::FlexTensor;
 
 use crate::choice::{first_order_only, on_gpu, serves};
 use crate::cpu;
+use crate::products::{Arithmetic, Products};
+
+/// The widest head whose tiles fit into the 32 KiB that a cube has on every GPU.
+pub(crate) const WIDEST_ON_GPUS: usize = 128;
 
 /// `softmax(Q Kᵀ / √d) V` for every head (Vaswani et al., arXiv:1706.03762, equation 1).
 ///
 /// `qkv`: `[batch, tokens, 3 · heads · d]`, laid out as timm's fused projection: first all queries, then keys, then
 /// values, each head after head. Returns `[batch, tokens, heads · d]`.
 pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    attention_with(qkv, heads, Products::F32)
+}
+
+/// [`attention`] whose matrix products, and those of its gradient, are of this kind. The softmax is computed in `f32`; for the
+/// second product the exponentials are rounded, and divided by the sum of what they were before.
+pub fn attention_with(qkv: Tensor<3>, heads: usize, products: Products) -> Tensor<3> {
+    attention_in(qkv, heads, products.arithmetic())
+}
+
+fn attention_in(qkv: Tensor<3>, heads: usize, arithmetic: Arithmetic) -> Tensor<3> {
     let [_, _, width] = qkv.dims();
     assert!(
         heads > 0 && width % (3 * heads) == 0,
         "attention: width {width} is not three times {heads} heads"
     );
-    // On GPUs a tile of the widest heads has no room in a cube.
-    if !serves(&qkv) || (on_gpu(&qkv) && width / (3 * heads) > 128) {
+    if !serves(&qkv) || (on_gpu(&qkv) && width / (3 * heads) > WIDEST_ON_GPUS) {
         return attention_reference(qkv, heads);
     }
-    Tensor::from_dispatch(Dispatch::attention_forward(qkv.into_dispatch(), heads).out)
+    Tensor::from_dispatch(Dispatch::attention_forward(qkv.into_dispatch(), heads, arithmetic).out)
 }
 
 /// [`attention`] in burn's operations.
@@ -49,8 +62,8 @@ pub fn attention_reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait AttentionOps: Backend {
     /// See [`attention`].
-    #[fusion(meta = |qkv, heads| attended(qkv.shape.dims(), *heads, qkv.dtype))]
-    fn attention_forward(qkv: FloatTensor<Self>, heads: usize) -> Attended<Self>;
+    #[fusion(meta = |qkv, heads, _arithmetic| attended(qkv.shape.dims(), *heads, qkv.dtype))]
+    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, arithmetic: Arithmetic) -> Attended<Self>;
     /// The gradient of `qkv`, given that of the output.
     #[fusion(dtype = qkv, shape = qkv)]
     fn attention_backward(
@@ -59,6 +72,7 @@ pub(crate) trait AttentionOps: Backend {
         log_sums: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         heads: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
 }
 
@@ -82,9 +96,9 @@ fn attended([batch, tokens, width]: [usize; 3], heads: usize, dtype: DType) -> A
 }
 
 impl AttentionOps for Flex {
-    fn attention_forward(qkv: FlexTensor, heads: usize) -> Attended<Self> {
+    fn attention_forward(qkv: FlexTensor, heads: usize, arithmetic: Arithmetic) -> Attended<Self> {
         let [batch, tokens, _] = qkv.layout().shape().dims();
-        let (out, log_sums) = cpu::attention::forward(qkv, heads);
+        let (out, log_sums) = cpu::attention::forward(arithmetic, qkv, heads);
         Attended { out, log_sums: cpu::tensor(log_sums, [batch, heads, tokens].into()) }
     }
 
@@ -94,22 +108,26 @@ impl AttentionOps for Flex {
         log_sums: FlexTensor,
         dy: FlexTensor,
         heads: usize,
+        arithmetic: Arithmetic,
     ) -> FlexTensor {
-        cpu::attention::backward(qkv, heads, out, cpu::values(&log_sums), dy)
+        cpu::attention::backward(arithmetic, qkv, heads, out, cpu::values(&log_sums), dy)
     }
 }
 
 impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
-    fn attention_forward(qkv: FloatTensor<Self>, heads: usize) -> Attended<Self> {
+    fn attention_forward(qkv: FloatTensor<Self>, heads: usize, arithmetic: Arithmetic) -> Attended<Self> {
         match AttentionBackward.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let input = prep.checkpoint(&qkv);
-                let Attended { out, log_sums } = B::attention_forward(qkv.into_primitive(), heads);
-                let state = Kept { qkv: input, heads, out: out.clone(), log_sums: log_sums.clone() };
+                let Attended { out, log_sums } =
+                    B::attention_forward(qkv.into_primitive(), heads, arithmetic);
+                let state =
+                    Kept { qkv: input, heads, arithmetic, out: out.clone(), log_sums: log_sums.clone() };
                 Attended { out: prep.finish(state, out), log_sums: FloatTensor::<Self>::new(log_sums) }
             }
             OpsKind::UnTracked(prep) => {
-                let Attended { out, log_sums } = B::attention_forward(qkv.into_primitive(), heads);
+                let Attended { out, log_sums } =
+                    B::attention_forward(qkv.into_primitive(), heads, arithmetic);
                 Attended { out: prep.finish(out), log_sums: FloatTensor::<Self>::new(log_sums) }
             }
         }
@@ -121,6 +139,7 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
         _log_sums: FloatTensor<Self>,
         _dy: FloatTensor<Self>,
         _heads: usize,
+        _arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
         first_order_only()
     }
@@ -131,6 +150,7 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
 struct Kept<T> {
     qkv: NodeId,
     heads: usize,
+    arithmetic: Arithmetic,
     out: T,
     log_sums: T,
 }
@@ -143,10 +163,10 @@ impl<B: AttentionOps> Backward<B, 1> for AttentionBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let Kept { qkv, heads, out, log_sums } = ops.state;
+        let Kept { qkv, heads, arithmetic, out, log_sums } = ops.state;
         let qkv = checkpointer.retrieve_node_output::<FloatTensor<B>>(qkv);
         if let [Some(parent)] = ops.parents {
-            grads.register::<B>(parent.id, B::attention_backward(qkv, out, log_sums, dy, heads));
+            grads.register::<B>(parent.id, B::attention_backward(qkv, out, log_sums, dy, heads, arithmetic));
         }
     }
 }
@@ -154,14 +174,15 @@ impl<B: AttentionOps> Backward<B, 1> for AttentionBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read};
+    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read, rounded};
+    use crate::products::testing::bf16_arithmetics;
     use burn::tensor::Device;
     use proptest::prelude::*;
 
     /// Output and gradient.
     fn run(
         [batch, tokens, heads, head]: [usize; 4],
-        attention: fn(Tensor<3>, usize) -> Tensor<3>,
+        attention: impl Fn(Tensor<3>, usize) -> Tensor<3>,
     ) -> Vec<Vec<f32>> {
         let device = Device::flex().autodiff();
         let dim = heads * head;
@@ -210,5 +231,59 @@ mod tests {
     #[test]
     fn attention_does_not_depend_on_the_number_of_threads() {
         assert_same_in_all_pools(|| run([3, 300, 3, 16], attention));
+    }
+
+    /// Scores of size one are off by some 2⁻⁸, and so are the probabilities.
+    #[test]
+    fn bf16_stays_close_to_single_precision() {
+        for arithmetic in bf16_arithmetics() {
+            for sizes in [[2, 33, 3, 16], [1, 289, 2, 16], [1, 7, 1, 5]] {
+                let found = run(sizes, |qkv, heads| attention_in(qkv, heads, arithmetic));
+                let exact = run(sizes, attention);
+                for (name, (found, exact)) in ["y", "dqkv"].iter().zip(found.iter().zip(&exact)) {
+                    assert_close(&format!("{arithmetic:?} {name}"), found, exact, 0.01);
+                }
+                assert_ne!(found, exact, "{arithmetic:?}: nothing was rounded");
+            }
+        }
+    }
+
+    /// Where one key takes all of the attention, both products are exact and only rounding the inputs is left.
+    #[test]
+    fn bf16_hands_out_rounded_values() {
+        let device = Device::flex();
+        let (tokens, head) = (19, 16);
+        // Query and key of a token are the same row of a scaled identity.
+        let one = Tensor::<2>::eye(tokens, &device).slice([0..tokens, 0..head]).mul_scalar(30.0);
+        let vectors = random([tokens, head], 3, &device);
+        let qkv = Tensor::cat(vec![one.clone(), one, vectors.clone()], 1).unsqueeze::<3>();
+        for arithmetic in bf16_arithmetics() {
+            let found = read(attention_in(qkv.clone(), 1, arithmetic).slice([0..1, 0..head, 0..head]));
+            let expected = read(rounded(vectors.clone().slice([0..head, 0..head])));
+            assert_eq!(found, expected, "{arithmetic:?}");
+        }
+    }
+
+    #[test]
+    fn bf16_gradients_agree_with_differences() {
+        let device = Device::flex().autodiff();
+        let loss = |qkv: Tensor<3>| attention_in(qkv, 2, Arithmetic::Emulated).square().sum();
+        let qkv = random([2, 21, 48], 1, &device).require_grad();
+        let along = random([2, 21, 48], 2, &device.clone().inner()) + qkv.clone().inner();
+        let grads = loss(qkv.clone()).backward();
+        let found = (qkv.grad(&grads).expect("tracked") * along.clone()).sum().into_scalar::<f32>();
+        // Steps that dwarf the rounding.
+        let at = |step: f32| loss(qkv.clone().inner() + along.clone() * step).into_scalar::<f32>();
+        let difference = (at(0.05) - at(-0.05)) / 0.1;
+        assert!((difference - found).abs() <= 0.03 * found.abs(), "{found}, by differences {difference}");
+    }
+
+    #[test]
+    fn bf16_does_not_depend_on_the_number_of_threads() {
+        for arithmetic in bf16_arithmetics() {
+            assert_same_in_all_pools(|| {
+                run([2, 130, 2, 8], |qkv, heads| attention_in(qkv, heads, arithmetic))
+            });
+        }
     }
 }

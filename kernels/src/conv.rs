@@ -17,6 +17,7 @@ use crate::conv_flex::{dims, flex_f32, values};
 use crate::conv_lanes::Level;
 use crate::conv_layout::{Layout, Shape};
 use crate::conv_memory::tensor;
+use crate::products::{Arithmetic, Products};
 
 /// Convolution of `x` `[batch, in, height, width]` with `weight` `[out, in, kh, kw]`, the same stride and zero padding
 /// on both axes, no dilation, no groups.
@@ -26,6 +27,29 @@ pub fn conv2d(
     bias: Option<Tensor<1>>,
     stride: usize,
     padding: usize,
+) -> Tensor<4> {
+    conv2d_with(x, weight, bias, stride, padding, Products::F32)
+}
+
+/// [`conv2d`] whose products, and those of its gradients, are of this kind. The bias and its gradient are not rounded.
+pub fn conv2d_with(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+    products: Products,
+) -> Tensor<4> {
+    conv2d_in(x, weight, bias, stride, padding, products.arithmetic())
+}
+
+fn conv2d_in(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+    arithmetic: Arithmetic,
 ) -> Tensor<4> {
     let ([batch, channels, height, width], [outputs, inputs, kh, kw]) = (x.dims(), weight.dims());
     let shape = Shape { batch, channels, height, width, outputs, kernel: [kh, kw], stride, padding };
@@ -40,8 +64,10 @@ pub fn conv2d(
     }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
-        None => Dispatch::convolve(x, weight, stride, padding),
-        Some(bias) => Dispatch::convolve_with_bias(x, weight, bias.into_dispatch(), stride, padding),
+        None => Dispatch::convolve(x, weight, stride, padding, arithmetic),
+        Some(bias) => {
+            Dispatch::convolve_with_bias(x, weight, bias.into_dispatch(), stride, padding, arithmetic)
+        }
     })
 }
 
@@ -64,6 +90,7 @@ pub(crate) trait Convolve: Backend {
         weight: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
     fn convolve_with_bias(
         x: FloatTensor<Self>,
@@ -71,6 +98,7 @@ pub(crate) trait Convolve: Backend {
         bias: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
 }
 
@@ -86,19 +114,31 @@ fn forward(
     bias: Option<&FlexTensor>,
     stride: usize,
     padding: usize,
+    arithmetic: Arithmetic,
 ) -> FlexTensor {
     let layout = layout(x, weight, stride, padding);
     let [oh, ow] = layout.output;
     let bias = bias.map(FlexTensor::to_contiguous);
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-    let y =
-        conv_cpu::forward(Level::detect(), &layout, values(&x), values(&weight), bias.as_ref().map(values));
+    let y = conv_cpu::forward(
+        Level::of(arithmetic),
+        &layout,
+        values(&x),
+        values(&weight),
+        bias.as_ref().map(values),
+    );
     tensor(y, [layout.shape.batch, layout.shape.outputs, oh, ow])
 }
 
 impl Convolve for Flex {
-    fn convolve(x: FlexTensor, weight: FlexTensor, stride: usize, padding: usize) -> FlexTensor {
-        forward(&x, &weight, None, stride, padding)
+    fn convolve(
+        x: FlexTensor,
+        weight: FlexTensor,
+        stride: usize,
+        padding: usize,
+        arithmetic: Arithmetic,
+    ) -> FlexTensor {
+        forward(&x, &weight, None, stride, padding, arithmetic)
     }
 
     fn convolve_with_bias(
@@ -107,8 +147,9 @@ impl Convolve for Flex {
         bias: FlexTensor,
         stride: usize,
         padding: usize,
+        arithmetic: Arithmetic,
     ) -> FlexTensor {
-        forward(&x, &weight, Some(&bias), stride, padding)
+        forward(&x, &weight, Some(&bias), stride, padding, arithmetic)
     }
 }
 
@@ -122,6 +163,7 @@ struct ConvolveState {
     weight: FlexTensor,
     stride: usize,
     padding: usize,
+    arithmetic: Arithmetic,
 }
 
 impl<const N: usize> Backward<Flex, N> for ConvolveBackward {
@@ -129,13 +171,19 @@ impl<const N: usize> Backward<Flex, N> for ConvolveBackward {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let ConvolveState { x, weight, stride, padding } = ops.state;
+        let ConvolveState { x, weight, stride, padding, arithmetic } = ops.state;
         let layout = layout(&x, &weight, stride, padding);
         let wanted = [ops.parents[0].is_some(), ops.parents[1].is_some()];
         let (x_shape, weight_shape): ([usize; 4], [usize; 4]) = (dims(&x), dims(&weight));
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-        let found =
-            conv_cpu::backward(Level::detect(), &layout, values(&x), values(&weight), values(&dy), wanted);
+        let found = conv_cpu::backward(
+            Level::of(arithmetic),
+            &layout,
+            values(&x),
+            values(&weight),
+            values(&dy),
+            wanted,
+        );
         if let (Some(node), Some(dx)) = (&ops.parents[0], found.image) {
             grads.register::<Flex>(node.id, tensor(dx, x_shape));
         }
@@ -155,12 +203,15 @@ impl<C: CheckpointStrategy> Convolve for Autodiff<Flex, C> {
         weight: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
         let prepared = ConvolveBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let y = forward(&x, &weight, None, stride, padding);
+        let y = forward(&x, &weight, None, stride, padding, arithmetic);
         match prepared {
-            OpsKind::Tracked(prepared) => prepared.finish(ConvolveState { x, weight, stride, padding }, y),
+            OpsKind::Tracked(prepared) => {
+                prepared.finish(ConvolveState { x, weight, stride, padding, arithmetic }, y)
+            }
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -171,13 +222,16 @@ impl<C: CheckpointStrategy> Convolve for Autodiff<Flex, C> {
         bias: FloatTensor<Self>,
         stride: usize,
         padding: usize,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let prepared = ConvolveBackward.prepare::<C>(nodes).compute_bound().stateful();
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let y = forward(&x, &weight, Some(&bias), stride, padding);
+        let y = forward(&x, &weight, Some(&bias), stride, padding, arithmetic);
         match prepared {
-            OpsKind::Tracked(prepared) => prepared.finish(ConvolveState { x, weight, stride, padding }, y),
+            OpsKind::Tracked(prepared) => {
+                prepared.finish(ConvolveState { x, weight, stride, padding, arithmetic }, y)
+            }
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -190,6 +244,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cpu::bf16::rounded;
+    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, noise};
+    use crate::products::testing::bf16_arithmetics;
 
     /// Output and the gradients of image, weight and bias for a weighted sum of the output.
     fn run(
@@ -258,6 +315,70 @@ mod tests {
         agrees(shape([1, 3, 48, 32], 40, [16, 16], 16, 0), true);
     }
 
+    /// Sums over rounded operands, as the portable loops compute them in `f32`; the gradients round `dy` too.
+    fn assert_bf16(shape: Shape) {
+        let layout = Layout::new(shape).expect("the kernel fits");
+        let [kh, kw] = shape.kernel;
+        let x = noise(shape.batch * shape.channels * shape.height * shape.width, 1);
+        let weight = noise(shape.outputs * shape.channels * kh * kw, 2);
+        let dy = noise(shape.batch * shape.outputs * layout.output[0] * layout.output[1], 3);
+        let run = |level, x: &[f32], weight: &[f32], dy: &[f32]| {
+            let found = conv_cpu::backward(level, &layout, x, weight, dy, [true, true]);
+            let y = conv_cpu::forward(level, &layout, x, weight, None);
+            [Some(y), found.image, found.weight].map(|values| values.expect("wanted"))
+        };
+        let [rx, rweight, rdy] =
+            [&x, &weight, &dy].map(|values| values.iter().map(|&value| rounded(value)).collect::<Vec<_>>());
+        let expected = run(Level::Portable, &rx, &rweight, &rdy);
+        for arithmetic in bf16_arithmetics() {
+            let found = run(Level::of(arithmetic), &x, &weight, &dy);
+            for (name, (found, expected)) in ["y", "dx", "dweight"].iter().zip(found.iter().zip(&expected)) {
+                close(&format!("{arithmetic:?} {shape:?} {name}"), found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_the_operands_of_all_products_of_real_networks() {
+        assert_bf16(shape([5, 3, 28, 28], 16, [3, 3], 1, 1));
+        assert_bf16(shape([3, 16, 14, 14], 32, [3, 3], 2, 1));
+        assert_bf16(shape([3, 16, 28, 28], 20, [1, 1], 2, 0));
+        assert_bf16(shape([2, 3, 33, 35], 20, [7, 7], 2, 3));
+    }
+
+    #[test]
+    fn bf16_stays_close_to_single_precision_in_a_graph() {
+        let shape = shape([2, 4, 9, 11], 6, [3, 3], 1, 1);
+        let [x, weight] = operands(shape);
+        let exact = run(conv2d, shape, true, [&x, &weight]);
+        for arithmetic in bf16_arithmetics() {
+            let conv =
+                |x, weight, bias, stride, padding| conv2d_in(x, weight, bias, stride, padding, arithmetic);
+            let found = run(conv, shape, true, [&x, &weight]);
+            // Half a unit of 8 bits in either operand; the gradient of the bias is a sum of what is not rounded.
+            for (index, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                let tolerance = if index == 3 { 0.0 } else { 2f32.powi(-7) };
+                assert_close(&format!("{arithmetic:?} {index}"), found, exact, tolerance);
+            }
+            assert_ne!(found[0], exact[0], "nothing was rounded");
+        }
+    }
+
+    #[test]
+    fn bf16_does_not_depend_on_the_number_of_threads() {
+        for arithmetic in bf16_arithmetics() {
+            for shape in [shape([19, 3, 7, 7], 10, [3, 3], 1, 1), shape([1, 4, 15, 15], 40, [3, 3], 2, 1)] {
+                let [x, weight] = operands(shape);
+                assert_same_in_all_pools(|| {
+                    let conv = |x, weight, bias, stride, padding| {
+                        conv2d_in(x, weight, bias, stride, padding, arithmetic)
+                    };
+                    run(conv, shape, true, [&x, &weight])
+                });
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
         #[test]
@@ -271,6 +392,18 @@ mod tests {
             let shape = shape([batch, channels, height, width], outputs, [kh, kw], stride, padding);
             prop_assume!(shape.output().is_some());
             agrees(shape, bias);
+        }
+
+        #[test]
+        fn bf16_rounds_the_operands_on_any_shape(
+            (batch, channels, outputs) in (1usize..4, 1usize..6, 1usize..11),
+            (height, width) in (1usize..20, 1usize..20),
+            (kh, kw) in (1usize..6, 1usize..6),
+            (stride, padding) in (1usize..5, 0usize..4),
+        ) {
+            let shape = shape([batch, channels, height, width], outputs, [kh, kw], stride, padding);
+            prop_assume!(shape.output().is_some());
+            assert_bf16(shape);
         }
     }
 

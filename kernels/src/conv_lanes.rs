@@ -2,9 +2,19 @@
 
 #![expect(unsafe_code, reason = "vector intrinsics; callers see to the instruction set and the bounds")]
 
+#[cfg(any(test, target_arch = "x86_64"))]
+use crate::conv_bf16;
+use crate::products::Arithmetic;
+
 /// The instruction set in use, found once for each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
+    /// AVX-512 BF16, on rounded operands.
+    #[cfg(target_arch = "x86_64")]
+    Bf16(crate::products::Found),
+    /// The same without the instructions.
+    #[cfg(test)]
+    Emulated,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -15,7 +25,30 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// The best level this processor has.
+    /// The level that computes this arithmetic.
+    pub(crate) fn of(arithmetic: Arithmetic) -> Self {
+        match arithmetic {
+            Arithmetic::F32 => Self::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Bf16(found) => Self::Bf16(found),
+            #[cfg(test)]
+            Arithmetic::Emulated => Self::Emulated,
+        }
+    }
+
+    /// Whether operands are rounded to bf16.
+    #[cfg(any(test, target_arch = "x86_64"))]
+    pub(crate) fn rounds(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16(_) => true,
+            #[cfg(test)]
+            Self::Emulated => true,
+            _ => false,
+        }
+    }
+
+    /// The best level in `f32` that this processor has.
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -33,7 +66,7 @@ impl Level {
         Self::Portable
     }
 
-    /// Every level this processor can run, for tests.
+    /// Every level in `f32` that this processor can run, for tests.
     #[cfg(test)]
     pub(crate) fn available() -> Vec<Self> {
         let mut levels = vec![Self::Portable];
@@ -50,6 +83,10 @@ impl Level {
     /// Weight rows (output channels) that share one pass over the taps.
     pub(crate) fn rows(self) -> usize {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16(_) => conv_bf16::ROWS,
+            #[cfg(test)]
+            Self::Emulated => conv_bf16::ROWS,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => 8,
             #[cfg(target_arch = "x86_64")]

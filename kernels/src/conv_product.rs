@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "unchecked vector loads and stores; the safe callers assert every bound")]
 
+#[cfg(any(test, target_arch = "x86_64"))]
+use crate::conv_bf16::{self, Loops as _};
 #[cfg(target_arch = "aarch64")]
 use crate::conv_lanes::neon::Neon;
 use crate::conv_lanes::{Lanes, Level, Portable};
@@ -24,6 +26,9 @@ pub(crate) fn whole_runs(n: usize) -> usize {
 /// A matrix `[rows, taps]` cut into blocks of [`Level::rows`] rows, each stored tap by tap; missing rows are zero.
 pub(crate) struct PackedRows {
     data: Vec<f32>,
+    /// In place of `data` for levels that round: two taps by two taps.
+    #[cfg(any(test, target_arch = "x86_64"))]
+    pairs: Vec<u32>,
     blocks: usize,
     taps: usize,
     level: Level,
@@ -33,6 +38,19 @@ impl PackedRows {
     pub(crate) fn new(level: Level, rows: usize, taps: usize, value: impl Fn(usize, usize) -> f32) -> Self {
         let height = level.rows();
         let blocks = rows.div_ceil(height);
+        #[cfg(any(test, target_arch = "x86_64"))]
+        if level.rounds() {
+            let size = taps.div_ceil(2) * height;
+            let mut pairs = vec![0; blocks * size];
+            for row in 0..rows {
+                for tap in (0..taps).step_by(2) {
+                    let second = if tap + 1 < taps { value(row, tap + 1) } else { 0.0 };
+                    pairs[row / height * size + tap / 2 * height + row % height] =
+                        crate::cpu::bf16::pair(value(row, tap), second);
+                }
+            }
+            return Self { data: Vec::new(), pairs, blocks, taps, level };
+        }
         let mut data = vec![0.0; blocks * taps * height];
         for row in 0..rows {
             let (block, lane) = (row / height, row % height);
@@ -41,7 +59,14 @@ impl PackedRows {
                 slot[lane] = value(row, tap);
             }
         }
-        Self { data, blocks, taps, level }
+        Self {
+            data,
+            #[cfg(any(test, target_arch = "x86_64"))]
+            pairs: Vec::new(),
+            blocks,
+            taps,
+            level,
+        }
     }
 
     /// Rows with the zero rows that complete the last block.
@@ -79,6 +104,15 @@ pub(crate) fn product(
         whole_runs(len) <= pitch && blocks.len() * height * pitch <= out.len(),
         "output buffer too small"
     );
+    #[cfg(any(test, target_arch = "x86_64"))]
+    if weights.level.rounds() {
+        let size = weights.taps.div_ceil(2) * height;
+        let pairs = &weights.pairs[blocks.start * size..blocks.end * size];
+        let work = conv_bf16::Product { pairs, blocks: blocks.len(), taps, source, len, out, pitch };
+        // SAFETY: as below.
+        unsafe { work.run_at(weights.level) };
+        return;
+    }
     let size = weights.taps * height;
     let data = &weights.data[blocks.start * size..blocks.end * size];
     // SAFETY: the level was detected on this processor; the asserts above bound every load and store.
@@ -90,7 +124,8 @@ pub(crate) fn product(
             Level::Avx2 => x86::product_avx2(data, blocks.len(), taps, source, len, out, pitch),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => product_over::<Neon, 8>(data, blocks.len(), taps, source, len, out, pitch),
-            Level::Portable => product_over::<Portable, 4>(data, blocks.len(), taps, source, len, out, pitch),
+            // Those that round have been served above.
+            _ => product_over::<Portable, 4>(data, blocks.len(), taps, source, len, out, pitch),
         }
     }
 }
@@ -138,6 +173,13 @@ pub(crate) fn correlate(
         "a row reads past the end"
     );
     let rows = &rows[base..];
+    #[cfg(any(test, target_arch = "x86_64"))]
+    if level.rounds() {
+        let work = conv_bf16::Correlation { images, rows, plane, planes, source, taps, len, out };
+        // SAFETY: as below.
+        unsafe { work.run_at(level) };
+        return;
+    }
     // SAFETY: the level was detected on this processor; the asserts above bound every load.
     unsafe {
         match level {
@@ -147,9 +189,7 @@ pub(crate) fn correlate(
             Level::Avx2 => x86::correlate_avx2(images, rows, plane, planes, source, taps, len, out),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => correlate_over::<Neon, 4>(images, rows, plane, planes, source, taps, len, out),
-            Level::Portable => {
-                correlate_over::<Portable, 2>(images, rows, plane, planes, source, taps, len, out)
-            }
+            _ => correlate_over::<Portable, 2>(images, rows, plane, planes, source, taps, len, out),
         }
     }
 }

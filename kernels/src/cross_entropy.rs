@@ -26,7 +26,7 @@ pub enum ClassTargets {
 
 /// Cross-entropy of each row, `CE_n = -Σ_c target_nc ln softmax(logits)_nc` in nats: `[N, C]` → `[N]`.
 ///
-/// A logit that is not a number makes the loss of its row not a number. On the CPU the gradient,
+/// A logit that is not a number makes the loss of its row not a number. On the CPU and on GPUs the gradient,
 /// `(Σ_c target_nc) softmax(logits)_n - target_n`, is one pass over the logits; where targets are in a graph themselves,
 /// burn's operations compute it.
 ///
@@ -36,7 +36,7 @@ pub fn cross_entropy_rows(logits: Tensor<2>, targets: ClassTargets) -> Tensor<1>
     check(&logits, &targets, None, None);
     match fused(&logits, &targets, None, None) {
         true => run(logits, targets, None, None),
-        false => cross_entropy_rows_reference(logits, targets),
+        false => rows_there(logits, targets, None),
     }
 }
 
@@ -66,7 +66,7 @@ pub fn cross_entropy(
 ) -> Tensor<1> {
     check(&logits, &targets, class_weights.as_ref(), mask.as_ref());
     if !fused(&logits, &targets, class_weights.as_ref(), mask.as_ref()) {
-        return cross_entropy_reference(logits, targets, class_weights, mask, divisor);
+        return summed(rows_there(logits, targets, class_weights), mask, divisor);
     }
     let total = Total { mask: mask.map(constant), divisor };
     run(logits, targets, class_weights, Some(total))
@@ -80,12 +80,32 @@ pub fn cross_entropy_reference(
     mask: Option<Tensor<1>>,
     divisor: f32,
 ) -> Tensor<1> {
-    let rows = weighted_rows(logits, targets, class_weights);
+    summed(weighted_rows(logits, targets, class_weights), mask, divisor)
+}
+
+fn summed(rows: Tensor<1>, mask: Option<Tensor<1>>, divisor: f32) -> Tensor<1> {
     let rows = match mask {
         Some(mask) => rows * mask,
         None => rows,
     };
     rows.sum().div_scalar(divisor)
+}
+
+/// The loss of each row where the logits lie: on a GPU in one kernel, else in burn's operations.
+fn rows_there(logits: Tensor<2>, targets: ClassTargets, class_weights: Option<Tensor<1>>) -> Tensor<1> {
+    #[cfg(feature = "cube")]
+    {
+        use crate::choice::{on_gpu, serves_beside};
+        let targets_there = match &targets {
+            ClassTargets::Hard(classes) => classes.device() == logits.device(),
+            ClassTargets::Soft(shares) => serves_beside(shares, &logits) && !shares.is_tracked(),
+        };
+        let weights_there = |weights: &Tensor<1>| serves_beside(weights, &logits) && !weights.is_tracked();
+        if on_gpu(&logits) && targets_there && class_weights.as_ref().is_none_or(weights_there) {
+            return crate::gpu::cross_entropy::rows(logits, targets, class_weights);
+        }
+    }
+    weighted_rows(logits, targets, class_weights)
 }
 
 fn weighted_rows(logits: Tensor<2>, targets: ClassTargets, class_weights: Option<Tensor<1>>) -> Tensor<1> {

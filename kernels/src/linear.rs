@@ -10,12 +10,32 @@ use burn_flex::FlexTensor;
 
 use crate::choice::{on_gpu, serves};
 use crate::cpu;
+use crate::products::{Arithmetic, Products};
 
 /// `x W + b`: `x` is `[.., in]`, `weight` `[in, out]` (burn's layout), `bias` `[out]`.
 ///
 /// Computes in the type of `x`; weight and bias of another type are rounded to it, and their gradients come in their own. In
 /// one step, so that these gradients are final as soon as it has run: see [`tap`](crate::tap).
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    linear_with(x, weight, bias, Products::F32)
+}
+
+/// [`linear`] whose product, and those of its gradients, are of this kind. The bias and its gradient are not rounded.
+pub fn linear_with<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    products: Products,
+) -> Tensor<D> {
+    linear_in(x, weight, bias, products.arithmetic())
+}
+
+fn linear_in<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    arithmetic: Arithmetic,
+) -> Tensor<D> {
     let [d_in, d_out] = weight.dims();
     assert_eq!(x.dims()[D - 1], d_in, "linear: x {:?}, weight {:?}", x.dims(), weight.dims());
     if let Some(bias) = &bias {
@@ -31,8 +51,8 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::linear_forward(x, weight, bias.into_dispatch()),
-        None => Dispatch::product_forward(x, weight),
+        Some(bias) => Dispatch::linear_forward(x, weight, bias.into_dispatch(), arithmetic),
+        None => Dispatch::product_forward(x, weight, arithmetic),
     })
 }
 
@@ -67,7 +87,9 @@ pub(crate) trait LinearOps: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
+        let _ = arithmetic;
         let d_out = last(&bias);
         let shape = with_last(&x, d_out);
         let bias = Self::float_reshape(like::<Self>(bias, &x), [1, d_out].into());
@@ -77,7 +99,12 @@ pub(crate) trait LinearOps: Backend {
     }
     /// [`linear`] without a bias.
     #[fusion(default)]
-    fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn product_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        arithmetic: Arithmetic,
+    ) -> FloatTensor<Self> {
+        let _ = arithmetic;
         let shape = with_last(&x, last(&weight));
         let weight = like::<Self>(weight, &x);
         Self::float_reshape(Self::float_matmul(as_rows::<Self>(x), weight), shape)
@@ -109,12 +136,17 @@ fn like<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<B>) -> FloatTens
 }
 
 impl LinearOps for Flex {
-    fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        cpu::linear::forward(x, weight, Some(bias))
+    fn linear_forward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        arithmetic: Arithmetic,
+    ) -> FlexTensor {
+        cpu::linear::forward(arithmetic, x, weight, Some(bias))
     }
 
-    fn product_forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        cpu::linear::forward(x, weight, None)
+    fn product_forward(x: FlexTensor, weight: FlexTensor, arithmetic: Arithmetic) -> FlexTensor {
+        cpu::linear::forward(arithmetic, x, weight, None)
     }
 }
 
@@ -129,7 +161,9 @@ pub(crate) trait LinearGradients: Backend {
         weight: Option<FloatTensor<Self>>,
         dy: FloatTensor<Self>,
         bias: bool,
+        arithmetic: Arithmetic,
     ) -> [Option<FloatTensor<Self>>; 3] {
+        let _ = arithmetic;
         let shape = weight.as_ref().map(|weight| with_last(&dy, weight.shape()[0]));
         let weight = weight.map(|weight| like::<Self>(weight, &dy));
         let (dy, d_out) = (as_rows::<Self>(dy.clone()), last(&dy));
@@ -150,8 +184,9 @@ impl LinearGradients for Flex {
         weight: Option<FlexTensor>,
         dy: FlexTensor,
         bias: bool,
+        arithmetic: Arithmetic,
     ) -> [Option<FlexTensor>; 3] {
-        let gradients = cpu::linear::backward(x, weight, dy, bias);
+        let gradients = cpu::linear::backward(arithmetic, x, weight, dy, bias);
         [gradients.x, gradients.weight, gradients.bias]
     }
 }
@@ -164,6 +199,7 @@ impl<B: LinearOps + LinearGradients, C: CheckpointStrategy> LinearOps for Autodi
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
@@ -173,29 +209,48 @@ impl<B: LinearOps + LinearGradients, C: CheckpointStrategy> LinearOps for Autodi
                     x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                     weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
                     parameters: [weight.dtype(), bias.dtype()],
+                    arithmetic,
                 };
-                let y = B::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                let y = B::linear_forward(
+                    x.into_primitive(),
+                    weight.into_primitive(),
+                    bias.into_primitive(),
+                    arithmetic,
+                );
                 prep.finish(state, y)
             }
             OpsKind::UnTracked(prep) => {
-                let y = B::linear_forward(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                let y = B::linear_forward(
+                    x.into_primitive(),
+                    weight.into_primitive(),
+                    bias.into_primitive(),
+                    arithmetic,
+                );
                 prep.finish(y)
             }
         }
     }
 
-    fn product_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn product_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        arithmetic: Arithmetic,
+    ) -> FloatTensor<Self> {
         match LinearBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = Kept {
                     x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                     weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
                     parameters: [weight.dtype(); 2],
+                    arithmetic,
                 };
-                prep.finish(state, B::product_forward(x.into_primitive(), weight.into_primitive()))
+                prep.finish(
+                    state,
+                    B::product_forward(x.into_primitive(), weight.into_primitive(), arithmetic),
+                )
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(B::product_forward(x.into_primitive(), weight.into_primitive()))
+                prep.finish(B::product_forward(x.into_primitive(), weight.into_primitive(), arithmetic))
             }
         }
     }
@@ -208,6 +263,7 @@ struct Kept {
     weight: Option<NodeId>,
     /// Types of weight and bias, which their gradients take.
     parameters: [DType; 2],
+    arithmetic: Arithmetic,
 }
 
 /// One step for all gradients, so that those of weight and bias are final as soon as it has run.
@@ -225,7 +281,7 @@ impl<B: LinearOps + LinearGradients, const N: usize> Backward<B, N> for LinearBa
             ops.state.weight.map(|weight| checkpointer.retrieve_node_output::<FloatTensor<B>>(weight));
         let bias = ops.parents.get(2).and_then(Option::as_ref);
 
-        let [x, weight, bias] = B::linear_backward(x, weight, dy, bias.is_some());
+        let [x, weight, bias] = B::linear_backward(x, weight, dy, bias.is_some(), ops.state.arithmetic);
         let [of_weight, of_bias] = ops.state.parameters;
         let back = |gradient: FloatTensor<B>, dtype: DType| match gradient.dtype() == dtype {
             true => gradient,
@@ -244,7 +300,8 @@ impl<B: LinearOps + LinearGradients, const N: usize> Backward<B, N> for LinearBa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read};
+    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read, rounded};
+    use crate::products::testing::bf16_arithmetics;
     use burn::tensor::Device;
     use proptest::prelude::*;
 
@@ -312,5 +369,111 @@ mod tests {
     #[test]
     fn linear_does_not_depend_on_the_number_of_threads() {
         assert_same_in_all_pools(|| run([9, 257, 48], 80, true, [true; 3], linear));
+    }
+
+    /// As [`run`], all tracked, in bf16; the expected gradients are those of the rounded operands for a rounded `dy`.
+    fn assert_bf16(arithmetic: Arithmetic, [a, b, d_in]: [usize; 3], d_out: usize) {
+        let device = Device::flex().autodiff();
+        let x = random([a, b, d_in], 1, &device).require_grad();
+        let weight = random([d_in, d_out], 2, &device).require_grad();
+        let bias = random([d_out], 3, &device).require_grad();
+        let dy = random([a, b, d_out], 4, &device);
+        let y = linear_in(x.clone(), weight.clone(), Some(bias.clone()), arithmetic);
+        let grads = (y.clone() * dy.clone()).sum().backward();
+        let [dx, dw, db] =
+            [x.grad(&grads).map(read), weight.grad(&grads).map(read), bias.grad(&grads).map(read)];
+
+        let rx = rounded(x.inner()).reshape([a * b, d_in]);
+        let rdy = rounded(dy.clone().inner()).reshape([a * b, d_out]);
+        let rw = rounded(weight.inner());
+        let name = |part| format!("{arithmetic:?} {part}");
+        // Sums of up to 900 terms in another order.
+        let expected = linear_reference(rx.clone(), rw.clone(), Some(bias.inner()));
+        assert_close(&name("y"), &read(y.inner()), &read(expected), 1e-5);
+        let expected = [rdy.clone().matmul(rw.transpose()), rx.transpose().matmul(rdy)].map(read);
+        assert_close(&name("dx"), &dx.expect("tracked"), &expected[0], 1e-5);
+        assert_close(&name("dw"), &dw.expect("tracked"), &expected[1], 1e-5);
+        let expected = read(dy.inner().reshape([a * b, d_out]).sum_dim(0));
+        assert_close(&name("db"), &db.expect("tracked"), &expected, 1e-5);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn bf16_rounds_the_operands_of_all_three_products_and_nothing_else(
+            a in 1usize..4,
+            b in 1usize..60,
+            d_in in 1usize..40,
+            d_out in 1usize..70,
+        ) {
+            for arithmetic in bf16_arithmetics() {
+                assert_bf16(arithmetic, [a, b, d_in], d_out);
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_sums_over_several_groups_of_rows() {
+        for arithmetic in bf16_arithmetics() {
+            assert_bf16(arithmetic, [3, 257, 17], 33);
+        }
+    }
+
+    /// Half a unit of 8 bits in either operand, over sums of random sign: the errors add up as the terms do.
+    #[test]
+    fn bf16_stays_close_to_single_precision() {
+        let sizes = ([2, 100, 64], 48, true, [true; 3]);
+        let exact = run(sizes.0, sizes.1, sizes.2, sizes.3, linear);
+        let rounding: Linear = |x, weight, bias| linear_in(x, weight, bias, Arithmetic::Emulated);
+        for (found, exact) in run(sizes.0, sizes.1, sizes.2, sizes.3, rounding).iter().zip(&exact) {
+            assert_close("bf16", found, exact, 2f32.powi(-8));
+        }
+        // Whatever this processor has: `Bf16` may round or not.
+        let chosen: Linear = |x, weight, bias| linear_with(x, weight, bias, Products::Bf16);
+        for (found, exact) in run(sizes.0, sizes.1, sizes.2, sizes.3, chosen).iter().zip(&exact) {
+            assert_close("chosen", found, exact, 2f32.powi(-8));
+        }
+    }
+
+    /// The gradient says how the loss moves along a direction, over steps that dwarf the rounding.
+    #[test]
+    fn bf16_gradients_agree_with_differences() {
+        let device = Device::flex().autodiff();
+        let loss = |x: Tensor<2>, weight: Tensor<2>| {
+            linear_in(x, weight, None, Arithmetic::Emulated).square().mean()
+        };
+        let [x, weight] = [random([40, 24], 1, &device), random([24, 30], 2, &device)];
+        // A direction in which the loss does change, and a random one on top.
+        let along = |t: &Tensor<2>| (t.clone().inner() + random(t.dims(), 9, &Device::flex())) * 0.1;
+        let (along_x, along_weight) = (along(&x), along(&weight));
+        let (x, weight) = (x.require_grad(), weight.require_grad());
+        let grads = loss(x.clone(), weight.clone()).backward();
+        let slope = |gradient: Option<Tensor<2>>, along: &Tensor<2>| {
+            (gradient.expect("tracked") * along.clone()).sum().into_scalar::<f32>()
+        };
+        let moved = |t: &Tensor<2>, along: &Tensor<2>, step: f32| t.clone().inner() + along.clone() * step;
+        let found = slope(x.grad(&grads), &along_x);
+        let ahead = loss(moved(&x, &along_x, 0.5), weight.clone().inner()).into_scalar::<f32>();
+        let behind = loss(moved(&x, &along_x, -0.5), weight.clone().inner()).into_scalar::<f32>();
+        assert!((ahead - behind - found).abs() <= 0.01 * found.abs(), "{found}, {}", ahead - behind);
+        let found = slope(weight.grad(&grads), &along_weight);
+        let ahead = loss(x.clone().inner(), moved(&weight, &along_weight, 0.5)).into_scalar::<f32>();
+        let behind = loss(x.inner(), moved(&weight, &along_weight, -0.5)).into_scalar::<f32>();
+        assert!((ahead - behind - found).abs() <= 0.01 * found.abs(), "{found}, {}", ahead - behind);
+    }
+
+    #[test]
+    fn bf16_does_not_depend_on_the_number_of_threads() {
+        for arithmetic in bf16_arithmetics() {
+            assert_same_in_all_pools(|| {
+                let device = Device::flex().autodiff();
+                let x = random([5, 157, 24], 1, &device).require_grad();
+                let weight = random([24, 40], 2, &device).require_grad();
+                let y = linear_in(x.clone(), weight.clone(), None, arithmetic);
+                let grads = y.clone().square().sum().backward();
+                let gradients = [x.grad(&grads).map(read), weight.grad(&grads).map(read)];
+                std::iter::once(read(y.inner())).chain(gradients.into_iter().flatten()).collect()
+            });
+        }
     }
 }

@@ -42,10 +42,10 @@ impl Linear {
 
     /// `[.., in]` → `[.., out]`, in the type that `precision` computes in.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, precision: Precision) -> Tensor<D> {
-        let weight = precision.enter(self.weight.val());
-        let bias = precision.enter(self.bias.val());
+        // Rounded by the product, where they are: a cast of a parameter would have its gradient only at the very end.
+        let (weight, bias) = (self.weight.val(), self.bias.val());
         let added = self.low_rank.as_ref().map(|low_rank| low_rank.forward(x.clone(), precision));
-        let y = harvest_kernels::linear(precision.enter(x), weight, Some(bias));
+        let y = harvest_kernels::linear_with(precision.enter(x), weight, Some(bias), precision.products());
         match added {
             Some(added) => y + added,
             None => y,
@@ -103,7 +103,8 @@ impl Conv {
     /// `[B, in, H, W]` → `[B, out, ⌈H / stride⌉, ⌈W / stride⌉]`, in the type that `precision` computes in.
     pub fn forward(&self, x: Tensor<4>, precision: Precision) -> Tensor<4> {
         let weight = precision.enter(self.weight.val());
-        harvest_kernels::conv2d(precision.enter(x), weight, None, self.stride, self.padding)
+        let x = precision.enter(x);
+        harvest_kernels::conv2d_with(x, weight, None, self.stride, self.padding, precision.products())
     }
 }
 
@@ -186,7 +187,8 @@ impl Patches {
             .reshape([batch, rows * columns, values]);
         let weight = weight.reshape([d_out, values]).swap_dims(0, 1);
         let bias = precision.enter(self.bias.val());
-        harvest_kernels::linear(precision.enter(patches), precision.enter(weight), Some(bias))
+        let weight = precision.enter(weight);
+        harvest_kernels::linear_with(precision.enter(patches), weight, Some(bias), precision.products())
             .reshape([batch, rows, columns, d_out])
     }
 }

@@ -36,9 +36,11 @@ impl LowRank {
 
     /// What is added to the output: `[.., in]` → `[.., out]`, in the type that `precision` computes in.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, precision: Precision) -> Tensor<D> {
-        let narrow = harvest_kernels::linear(precision.enter(x), precision.enter(self.a.val()), None);
+        let products = precision.products();
+        let narrow =
+            harvest_kernels::linear_with(precision.enter(x), precision.enter(self.a.val()), None, products);
         let b = precision.enter(self.b.val()).mul_scalar(self.scale);
-        harvest_kernels::linear(narrow, b, None)
+        harvest_kernels::linear_with(narrow, b, None, products)
     }
 
     /// What is added to the weight, `[in, out]`, off autodiff.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use harvest_kernels::{Exchange, Watcher};
+use harvest_kernels::{Exchange, Products, Watcher};
 use serde::{Deserialize, Serialize};
 
 use crate::initial::{mix, unit};
@@ -128,8 +128,8 @@ impl Noise<'_> {
     }
 }
 
-/// The type in which matrix products and convolutions compute. Parameters, norms, residual sums, features and logits are
-/// `f32` either way.
+/// The type in which matrix products and convolutions take their operands. Parameters, norms, residual sums, features and
+/// logits are `f32` either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -137,16 +137,29 @@ pub enum Precision {
     #[default]
     F32,
     /// Weights and activations are rounded to bfloat16 on the way in; needs no loss scaling.
+    ///
+    /// On GPUs they are cast, and a product and what follows it up to the next norm or sum are bfloat16. On the CPU the
+    /// products round their own operands and all tensors are `f32`
+    /// ([`rounds_in_products`](harvest_kernels::rounds_in_products)), if the processor has the instructions
+    /// ([`has_bf16_products`](harvest_kernels::has_bf16_products)); else nothing is rounded.
     Bf16,
 }
 
 impl Precision {
-    /// The tensor in this precision's type; gradients come back in the type it had before.
+    /// The tensor in this precision's type, unless products see to that; gradients come back in the type it had before.
     pub(crate) fn enter<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Precision::F32 => x,
-            Precision::Bf16 if x.dtype() == DType::BF16 => x,
+            Precision::Bf16 if x.dtype() == DType::BF16 || harvest_kernels::rounds_in_products(&x) => x,
             Precision::Bf16 => x.cast(FloatDType::BF16),
+        }
+    }
+
+    /// What products are told that see to it themselves.
+    pub(crate) fn products(self) -> Products {
+        match self {
+            Precision::F32 => Products::F32,
+            Precision::Bf16 => Products::Bf16,
         }
     }
 }

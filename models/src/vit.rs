@@ -335,7 +335,8 @@ struct Attention {
 
 impl Attention {
     fn forward(&self, x: Tensor<3>, precision: Precision) -> Tensor<3> {
-        let mixed = harvest_kernels::attention(self.qkv.forward(x, precision), self.heads);
+        let qkv = self.qkv.forward(x, precision);
+        let mixed = harvest_kernels::attention_with(qkv, self.heads, precision.products());
         self.proj.forward(mixed, precision)
     }
 }

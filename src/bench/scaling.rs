@@ -16,11 +16,9 @@ use super::step::sync;
 use super::{BenchError, StepOptions, limit_threads, median, parse_choice, significant};
 use crate::algorithms::{AlgorithmConfig, Objective, Problem, computed_strong_views};
 use crate::augment::Normalisation;
-use crate::config::{
-    AlignmentTarget, DistributionConfig, Precision, Scaling, Switch, TrainingConfig, WireFormat,
-};
+use crate::config::{AlignmentTarget, DistributionConfig, Scaling, Switch, TrainingConfig, WireFormat};
 use crate::device;
-use crate::training::{Crew, HostBatch, Session, Setup};
+use crate::training::{Crew, HostBatch, Session, Setup, rounds};
 
 /// Steps before the measured ones: memory is touched, and the first finds out which gradients are ready when.
 const WARM_UP: u32 = 3;
@@ -259,11 +257,7 @@ pub fn scaling(
     seconds.sort_by(f64::total_cmp);
     let middle = median(&seconds);
     let images = f64::from(batch) * (1.0 + views.count() as f64 * f64::from(step.uratio));
-    let bf16 = match step.precision {
-        Precision::F32 => false,
-        Precision::Bf16 => true,
-        Precision::Auto => !device::is_cpu(device),
-    };
+    let bf16 = rounds(step.precision, device);
     Ok(ScalingReport {
         program: program(),
         launcher: launcher.to_owned(),
@@ -317,7 +311,7 @@ mod tests {
 
     use super::*;
     use crate::algorithms::AlgorithmName;
-    use crate::config::KernelChoice;
+    use crate::config::{KernelChoice, Precision};
 
     fn options(scaling: Scaling) -> ScalingOptions {
         let step = StepOptions {

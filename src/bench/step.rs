@@ -16,7 +16,7 @@ use crate::algorithms::{AlgorithmConfig, AlgorithmName, Objective, Problem, comp
 use crate::augment::Normalisation;
 use crate::config::{AlignmentTarget, DistributionConfig, KernelChoice, Precision, Switch, TrainingConfig};
 use crate::device;
-use crate::training::{Crew, HostBatch, Session, Setup};
+use crate::training::{Crew, HostBatch, Session, Setup, rounds};
 
 /// Steps before the measured ones: memory is touched, GPU kernels are compiled and chosen.
 const WARM_UP: u32 = 2;
@@ -201,11 +201,7 @@ pub fn step(options: &StepOptions) -> Result<StepReport, BenchError> {
     let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
     let images = f64::from(options.batch) * (1.0 + views.count() as f64 * f64::from(options.uratio));
     let steps = f64::from(options.steps);
-    let bf16 = match options.precision {
-        Precision::F32 => false,
-        Precision::Bf16 => true,
-        Precision::Auto => !device::is_cpu(&device),
-    };
+    let bf16 = rounds(options.precision, &device);
     Ok(StepReport {
         program: program(),
         model: options.model.clone(),

@@ -54,7 +54,9 @@ fn nccl() -> String {
 fn simd() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::arch::is_x86_feature_detected!("avx512f") {
+        if harvest_kernels::has_bf16_products() {
+            ", AVX-512 with bf16 products (training.precision = \"bf16\")"
+        } else if std::arch::is_x86_feature_detected!("avx512f") {
             ", AVX-512"
         } else if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
             ", AVX2"

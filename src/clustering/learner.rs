@@ -7,7 +7,7 @@ use harvest_models::{Classifier, PretextHead};
 
 use crate::algorithms::Ranks;
 use crate::training::checkpoint::{Checkpoint, CheckpointError, Progress};
-use crate::training::{Auxiliary, Optimizer, OptimizerConfig, average_gradients};
+use crate::training::{Auxiliary, Optimizer, OptimizerConfig, Pass, average_gradients};
 
 pub(super) struct Learner<H> {
     body: Option<(Classifier, Optimizer)>,
@@ -42,13 +42,12 @@ impl<H: PretextHead> Learner<H> {
         let mut gradients = loss.backward();
         let mut own = self.head.own(&mut gradients);
         average_gradients(self.head.head(), &mut own, ranks);
-        self.head.update(own, lr);
-        // Taken out: with a second handle on the weights the optimizer could not work in place.
-        self.body = self.body.take().map(|(network, mut optimizer)| {
-            let mut gradients = GradientsParams::from_grads(gradients, &network);
-            average_gradients(&network, &mut gradients, ranks);
-            (optimizer.step(network, &mut gradients, lr), optimizer)
-        });
+        self.head.update(own, lr, None);
+        if let Some((network, optimizer)) = &mut self.body {
+            let mut gradients = GradientsParams::from_grads(gradients, network);
+            average_gradients(network, &mut gradients, ranks);
+            optimizer.apply(network, &mut gradients, Pass { lr, clip: None, average: None });
+        }
     }
 
     /// Everything, for the disk. The head's share is in `model` too, so that it is looked through for numbers that are none.

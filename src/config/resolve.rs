@@ -240,7 +240,11 @@ impl Resolved {
     /// Tells one run from another: a hash of every value except those of `[run]`, which change no result.
     pub fn fingerprint(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        for entry in self.entries.iter().filter(|entry| !shapes_nothing(&entry.key)) {
+        let told = |entry: &&Entry| {
+            let unsaid = entry.value.is_none() && came_later(&entry.key);
+            !unsaid && !shapes_nothing(&entry.key)
+        };
+        for entry in self.entries.iter().filter(told) {
             let value = entry.value.as_ref().map_or(String::new(), Value::to_string);
             for part in [entry.key.as_str(), value.as_str()] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
@@ -292,4 +296,9 @@ fn mismatch(error: &toml::de::Error, values: &Values) -> ConfigError {
 /// Keys that change no result, and so do not tell one run from another.
 fn shapes_nothing(key: &str) -> bool {
     ["run.", "published.", "distribution.bucket_mib"].iter().any(|section| key.starts_with(section))
+}
+
+/// Keys that earlier versions did not have. Unset, they leave a run what it was there, so that it can go on.
+fn came_later(key: &str) -> bool {
+    key == "training.clip_norm"
 }

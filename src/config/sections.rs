@@ -166,6 +166,9 @@ pub struct TrainingConfig {
     pub momentum: f64,
     /// Learning rate of a layer relative to the one above it, above 0 and up to 1.
     pub layer_decay: f64,
+    /// Largest norm, above 0, of all gradients of a step together: larger ones are scaled down to it before the update, as
+    /// by PyTorch's `clip_grad_norm_`. Unset, as in USB's run files, they are used as they are.
+    pub clip_norm: Option<f64>,
     /// Steps during which the learning rate rises from 0; unset, a fortieth of all, as USB's 5,120 of 204,800.
     pub warmup_steps: Option<u32>,
     /// How much of the network is trained. `lora` and `adapter` want pretrained weights and, as a rule, a `layer_decay` of 1
@@ -211,6 +214,7 @@ impl Default for TrainingConfig {
             weight_decay: 5e-4,
             momentum: 0.9,
             layer_decay: 0.5,
+            clip_norm: None,
             warmup_steps: None,
             tuning: TuningName::Full,
             tuning_rank: None,
@@ -271,12 +275,12 @@ pub enum OptimizerName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// `bf16` where the device is faster with it, else `f32`.
+    /// `bf16` on GPUs, `f32` on the CPU.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
-    /// bfloat16 in the matrix products, 32-bit weights and sums.
+    /// bfloat16 in the matrix products, 32-bit weights and sums. On a CPU without AVX-512 BF16 the same as `f32`.
     Bf16,
 }
 
@@ -399,6 +403,9 @@ impl Config {
         range("training.weight_decay", training.weight_decay, From(0.0), Upto(f64::MAX))?;
         range("training.momentum", training.momentum, From(0.0), Below(1.0))?;
         range("training.layer_decay", training.layer_decay, Above(0.0), Upto(1.0))?;
+        if let Some(limit) = training.clip_norm {
+            range("training.clip_norm", limit, Above(0.0), Upto(f64::MAX))?;
+        }
         range("training.ema", training.ema, From(0.0), Below(1.0))?;
         check_device(&self.run.device)?;
         let views = |problem: ViewConfigError| Invalid { key: "views", reason: problem.to_string() };

@@ -12,14 +12,14 @@ use super::self_training::Taught;
 use super::{Dataset, ExperimentError, Places, Shown, Team};
 use crate::algorithms::{AlgorithmBuilder, AlgorithmName};
 use crate::config::{ModelConfig, Resolved};
-use crate::data::{ImageCache, Split};
+use crate::data::{ImageCache, Progress as _, Split};
 use crate::device;
 use crate::inference::Reliable;
 use crate::jobs;
 use crate::metrics::Scores;
 use crate::project::{Input, Run, RunError, RunPlan, RunState};
 use crate::training::checkpoint::Checkpoints;
-use crate::training::{Job, Outcome, Setup, TrainError, train};
+use crate::training::{Job, Outcome, Setup, TrainError, not_rounded, train};
 use crate::weights;
 
 /// File of a run folder that holds a [`Finished`].
@@ -127,6 +127,9 @@ impl Experiment<'_> {
         };
         let mut run = Run::open(&run)?;
         progress.folder(run.dir());
+        if let Some(words) = not_rounded(self.config.value.training.precision, &self.device) {
+            progress.note(words);
+        }
         self.team.decide(|| run.begin(&self.described(), arguments))?;
         let trained = self.get_on(&run).and_then(|()| self.trained(&run, progress, stop));
         if trained.is_ok() {

@@ -1,10 +1,10 @@
 //! What a pretext task trains beside the classifier, with its optimizer.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Gradients};
+use burn::tensor::{Device, Gradients, Tensor};
 use harvest_models::{AuxiliaryHead, NamedTensors, PretextHead};
 
-use super::optimizer::{Optimizer, OptimizerConfig};
+use super::optimizer::{Optimizer, OptimizerConfig, Pass};
 
 /// Prefixes of the entries in a checkpoint.
 const WEIGHTS: &str = "auxiliary/weights/";
@@ -35,9 +35,9 @@ impl<H: PretextHead> Auxiliary<H> {
         GradientsParams::from_module(gradients, &self.head)
     }
 
-    /// One update with the head's own gradients.
-    pub fn update(&mut self, mut own: GradientsParams, lr: f64) {
-        self.head = self.optimizer.step(self.head.clone(), &mut own, lr);
+    /// One update with the head's own gradients, times `clip` where there is a limit on their norm.
+    pub fn update(&mut self, mut own: GradientsParams, lr: f64, clip: Option<Tensor<1>>) {
+        self.optimizer.apply(&mut self.head, &mut own, Pass { lr, clip, average: None });
     }
 
     /// Entries of a checkpoint.

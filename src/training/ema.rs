@@ -5,11 +5,13 @@
 //! implementation uses these nevertheless; in short runs this was seen to cost up to 20 points of accuracy. So by default
 //! the statistics are averaged like the weights ([`Ema::apart`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use harvest_models::Classifier;
+
+use super::flat::{Flat, flat, hollow};
 
 /// `average ← decay · average + (1 − decay) · weight` after each update. Starts as a copy of the weights.
 ///
@@ -29,13 +31,30 @@ impl<M: Module> Ema<M> {
 
     /// Moves the average by the weights of `net`.
     pub fn update(&mut self, net: &M) {
+        self.take_back(HashMap::new(), net);
+    }
+
+    pub(super) fn decay(&self) -> f64 {
+        self.decay
+    }
+
+    /// Takes the averages of these parameters out, flat, for the optimizer to move them in its own pass. A plain copy lets
+    /// go of them: it shares its tensors with the network, which could not be updated in place.
+    pub(super) fn lend(&mut self, wanted: &HashSet<ParamId>) -> HashMap<ParamId, Tensor<1>> {
+        let mut lend = Lend { wanted, out: HashMap::new() };
+        self.average = self.average.clone().map(&mut lend);
+        if self.decay == 0.0 { HashMap::new() } else { lend.out }
+    }
+
+    /// Takes back what was lent, moved already, and moves all other averages by the weights of `net`.
+    pub(super) fn take_back(&mut self, moved: HashMap<ParamId, Flat>, net: &M) {
         if self.decay == 0.0 {
             self.average = net.valid();
             return;
         }
-        let mut weights = Collect::default();
+        let mut weights = Collect { moved: &moved, live: HashMap::new() };
         net.visit(&mut weights);
-        let mut blend = Blend { decay: self.decay, live: weights.0 };
+        let mut blend = Blend { decay: self.decay, live: weights.live, moved };
         self.average = self.average.clone().map(&mut blend);
     }
 
@@ -51,48 +70,71 @@ impl<M: Module> Ema<M> {
 }
 
 impl Ema {
-    /// With running statistics of its own, averaged like the weights by [`Ema::follow`].
+    /// With running statistics of its own, averaged like the weights by [`Ema::follow_statistics`].
     pub fn apart(mut self) -> Self {
         self.average = self.average.separate();
         self
     }
 
-    /// [`Ema::update`], and the running statistics with the weights where they are kept apart.
-    pub fn follow(&mut self, net: &Classifier) {
-        self.update(net);
+    /// Moves the running statistics, where they are kept apart, after the weights have moved.
+    pub fn follow_statistics(&self, net: &Classifier) {
         self.average.follow_statistics(net, self.decay);
     }
 }
 
-/// Live weights by id, flattened and off autodiff. Those that training keeps fixed are their own average, to the last bit.
-#[derive(Default)]
-struct Collect(HashMap<ParamId, Tensor<1>>);
+/// Takes averages out.
+struct Lend<'a> {
+    wanted: &'a HashSet<ParamId>,
+    out: HashMap<ParamId, Tensor<1>>,
+}
 
-impl ModuleVisitor for Collect {
+impl ModuleMapper for Lend<'_> {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !self.wanted.contains(&parameter.id) {
+            return parameter;
+        }
+        let (id, average, mapper) = parameter.consume();
+        let stand_in = hollow(&average);
+        self.out.insert(id, flat(average));
+        Param::from_mapped_value(id, stand_in, mapper)
+    }
+}
+
+/// Live weights by id, flattened and off autodiff, but for those whose averages have moved. Those that training keeps
+/// fixed are their own average, to the last bit.
+struct Collect<'a> {
+    moved: &'a HashMap<ParamId, Flat>,
+    live: HashMap<ParamId, Tensor<1>>,
+}
+
+impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let weight = parameter.val();
-        if weight.is_autodiff() && !weight.is_require_grad() {
-            return;
+        let fixed = weight.is_autodiff() && !weight.is_require_grad();
+        if !fixed && !self.moved.contains_key(&parameter.id) {
+            self.live.insert(parameter.id, flat(weight.inner()));
         }
-        let weight = weight.inner();
-        let count = weight.dims().iter().product::<usize>();
-        self.0.insert(parameter.id, weight.reshape([count]));
     }
 }
 
 struct Blend {
     decay: f64,
     live: HashMap<ParamId, Tensor<1>>,
+    moved: HashMap<ParamId, Flat>,
 }
 
 impl ModuleMapper for Blend {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(live) = self.live.remove(&parameter.id) else { return parameter };
+        let (moved, live) = (self.moved.remove(&parameter.id), self.live.remove(&parameter.id));
         let decay = self.decay;
-        parameter.map(|average| {
-            let live = live.reshape(average.dims());
-            average.mul_scalar(decay) + live.mul_scalar(1.0 - decay)
-        })
+        match (moved, live) {
+            (Some(moved), _) => parameter.map(|_| moved.shaped()),
+            (None, Some(live)) => parameter.map(|average| {
+                let live = live.reshape(average.dims());
+                average.mul_scalar(decay) + live.mul_scalar(1.0 - decay)
+            }),
+            (None, None) => parameter,
+        }
     }
 }
 
@@ -142,7 +184,8 @@ mod tests {
         let mut ema = Ema::new(0.75, &net).apart();
         let start = net.to_tensors();
         net.forward(Tensor::ones([2, 3, 8, 8], &Device::flex()), Mode::train(0));
-        ema.follow(&net);
+        ema.update(&net);
+        ema.follow_statistics(&net);
         let [average, live] = [ema.network().to_tensors(), net.to_tensors()];
         for name in ["bn1.running_mean", "bn1.running_var"] {
             let values = |of: &harvest_models::NamedTensors| of[name].iter::<f32>().collect::<Vec<_>>();

@@ -10,11 +10,12 @@ use rand::RngExt;
 
 use super::auxiliary::Auxiliary;
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
+use super::clipping::GlobalNorm;
 use super::crew::Crew;
 use super::ema::Ema;
 use super::loader::{HostBatch, HostViews, ViewsOf};
 use super::network::StepNetwork;
-use super::optimizer::{Optimizer, OptimizerConfig};
+use super::optimizer::{Optimizer, OptimizerConfig, Pass};
 use super::ranks::JointStatistics;
 use super::reduction::{ReduceTimes, Reduction};
 use super::scope::{self, Scope};
@@ -163,10 +164,13 @@ impl<'a> Session<'a> {
         }
         let watcher = self.reduction.as_ref().map(Reduction::watcher);
         let company = Company { watcher: watcher.as_ref(), statistics: self.statistics.as_ref() };
-        let network = StepNetwork::new(&self.network, independent, noise)
-            .beside(self.ema.network(), head)
-            .among(&self.crew, company);
-        let step = self.algorithm.step(&network, &batch);
+        let step = {
+            let network = StepNetwork::new(&self.network, independent, noise)
+                .beside(self.ema.network(), head)
+                .among(&self.crew, company);
+            // Its teacher must not outlive this: a second handle on the weights would cost the optimizer a copy of them.
+            self.algorithm.step(&network, &batch)
+        };
         let mut scalars = vec![("loss", step.total.clone().inner())];
         scalars.extend(step.scalars);
         let vote = self.crew.vote(wants);
@@ -186,16 +190,27 @@ impl<'a> Session<'a> {
             }
             reduction.end();
         }
+        let clip = self.clip(&gradients, own.as_ref());
         if let Some((auxiliary, own)) = self.auxiliary.as_mut().zip(own) {
-            auxiliary.update(own, lr);
+            auxiliary.update(own, lr, clip.clone());
         }
-        // A stand-in keeps the field filled: with a second handle on the weights the optimizer could not work in place.
-        let network = std::mem::replace(&mut self.network, self.ema.network().clone());
-        self.network = self.optimizer.step(network, &mut gradients, lr);
-        self.ema.follow(&self.network);
+        let pass = Pass { lr, clip, average: Some(&mut self.ema) };
+        self.optimizer.apply(&mut self.network, &mut gradients, pass);
+        self.ema.follow_statistics(&self.network);
         self.step += 1;
         self.track();
         (scalars, self.crew.agreed(vote))
+    }
+
+    /// The factor on the gradients of the network, and of the auxiliary head if there is one, where their norm is limited.
+    fn clip(&self, gradients: &GradientsParams, own: Option<&GradientsParams>) -> Option<Tensor<1>> {
+        let limit = self.setup.training.clip_norm?;
+        let mut norm = GlobalNorm::default();
+        norm.add(&self.network, gradients);
+        if let Some((auxiliary, own)) = self.auxiliary.as_ref().zip(own) {
+            norm.add(auxiliary.head(), own);
+        }
+        norm.factor(limit)
     }
 
     /// The mean of numbers over ranks, weighted by their parts of a step. All ranks must call it, with as many numbers.

@@ -100,6 +100,19 @@ pub(crate) fn precision(asked: Precision, device: &Device) -> harvest_models::Pr
     }
 }
 
+/// Whether that rounds anything: on the CPU it takes a processor that multiplies bf16.
+pub(crate) fn rounds(asked: Precision, device: &Device) -> bool {
+    precision(asked, device) == harvest_models::Precision::Bf16
+        && (!crate::device::is_cpu(device) || harvest_kernels::has_bf16_products())
+}
+
+/// What to say where bf16 is asked for and `f32` is computed.
+pub(crate) fn not_rounded(asked: Precision, device: &Device) -> Option<&'static str> {
+    (asked == Precision::Bf16 && !rounds(asked, device)).then_some(
+        "precision = \"bf16\": this processor has no AVX-512 BF16; products are computed in f32, which is faster here",
+    )
+}
+
 /// Optimizer steps of a run: as configured, else the configured epochs over the unlabelled images.
 pub fn total_steps(training: &TrainingConfig, split: &Split) -> u64 {
     let per_step = u64::from(training.batch) * u64::from(training.unlabelled_ratio);

@@ -7,10 +7,11 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::matmul::{Matrix, Write, multiply};
+use super::matmul::{Matrix, Write};
 use super::memory::{Shared, filled, fresh};
 use super::simd::{exp, max, multiversion, sum};
 use super::{Pieces, contiguous, tensor, values};
+use crate::products::Arithmetic;
 
 /// Queries handled together: their scores stay in the second-level cache.
 const QUERIES: usize = 288;
@@ -91,7 +92,7 @@ impl Layout {
 }
 
 /// The result `[batch, tokens, dim]`, and the logarithms of the sums: `[batch, heads, tokens]`.
-pub(crate) fn forward(qkv: FlexTensor, heads: usize) -> (FlexTensor, Vec<f32>) {
+pub(crate) fn forward(arithmetic: Arithmetic, qkv: FlexTensor, heads: usize) -> (FlexTensor, Vec<f32>) {
     let qkv = contiguous(qkv);
     let layout = Layout::new(&qkv, heads);
     let input = values(&qkv);
@@ -110,7 +111,7 @@ pub(crate) fn forward(qkv: FlexTensor, heads: usize) -> (FlexTensor, Vec<f32>) {
                 let keys = layout.part(input, task, 1, 0..tokens);
                 // SAFETY: `scores` is this task's, and as large as the product.
                 unsafe {
-                    multiply(
+                    arithmetic.multiply(
                         scores.as_mut_ptr(),
                         tokens,
                         queries,
@@ -130,7 +131,7 @@ pub(crate) fn forward(qkv: FlexTensor, heads: usize) -> (FlexTensor, Vec<f32>) {
                 // SAFETY: these rows and columns of `out` are this task's alone, written before they are scaled.
                 unsafe {
                     let target = output.at(layout.offset(task, 1) + rows.start * dim);
-                    multiply(target, dim, scores, values, 1.0, Write::Replace);
+                    arithmetic.multiply(target, dim, scores, values, 1.0, Write::Replace);
                     for (row, sum) in (0..rows.len()).zip(sums) {
                         let row = std::slice::from_raw_parts_mut(target.add(row * dim), width);
                         row.iter_mut().for_each(|value| *value /= sum);
@@ -146,6 +147,7 @@ pub(crate) fn forward(qkv: FlexTensor, heads: usize) -> (FlexTensor, Vec<f32>) {
 
 /// The gradient of `qkv`, given what [`forward`] took and gave, and the gradient of its result.
 pub(crate) fn backward(
+    arithmetic: Arithmetic,
     qkv: FlexTensor,
     heads: usize,
     out: FlexTensor,
@@ -175,8 +177,15 @@ pub(crate) fn backward(
                 let dout_tile = Matrix::new(&dout[start..], rows.len(), width, dim);
                 // SAFETY: both buffers are this task's, and as large as the products.
                 unsafe {
-                    multiply(scores.as_mut_ptr(), tokens, queries, keys.transposed(), scale, Write::Replace);
-                    multiply(
+                    arithmetic.multiply(
+                        scores.as_mut_ptr(),
+                        tokens,
+                        queries,
+                        keys.transposed(),
+                        scale,
+                        Write::Replace,
+                    );
+                    arithmetic.multiply(
                         changes.as_mut_ptr(),
                         tokens,
                         dout_tile,
@@ -199,9 +208,23 @@ pub(crate) fn backward(
                 // SAFETY: this head's columns of this image's rows are this task's alone.
                 unsafe {
                     let target = output.at(layout.offset(task, 3));
-                    multiply(target.add(rows.start * stride), stride, changes, keys, 1.0, Write::Replace);
-                    multiply(target.add(dim), stride, changes.transposed(), queries, 1.0, write);
-                    multiply(target.add(2 * dim), stride, probabilities.transposed(), dout_tile, 1.0, write);
+                    arithmetic.multiply(
+                        target.add(rows.start * stride),
+                        stride,
+                        changes,
+                        keys,
+                        1.0,
+                        Write::Replace,
+                    );
+                    arithmetic.multiply(target.add(dim), stride, changes.transposed(), queries, 1.0, write);
+                    arithmetic.multiply(
+                        target.add(2 * dim),
+                        stride,
+                        probabilities.transposed(),
+                        dout_tile,
+                        1.0,
+                        write,
+                    );
                 }
             }
         },

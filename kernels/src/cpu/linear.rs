@@ -5,10 +5,11 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::matmul::{Matrix, Write, multiply};
+use super::matmul::{Matrix, Write};
 use super::memory::{Shared, filled, fresh};
 use super::simd::multiversion;
 use super::{Pieces, contiguous, for_each_piece, tensor, values};
+use crate::products::Arithmetic;
 
 /// Rows a thread takes at a time: their part of the result stays in the second-level cache.
 const ROWS: usize = 192;
@@ -29,7 +30,12 @@ multiversion! {
 }
 
 /// `x`: `[.., in]`; `weight`: `[in, out]`; `bias`: `[out]`. Returns `[.., out]`.
-pub(crate) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
+pub(crate) fn forward(
+    arithmetic: Arithmetic,
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+) -> FlexTensor {
     let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
     let (input, bias) = (values(&x), bias.as_ref().map(values));
     let [d_in, d_out] = weight.layout().shape().dims();
@@ -51,7 +57,7 @@ pub(crate) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
                 }
             }
             let write = if bias.is_some() { Write::Add } else { Write::Replace };
-            multiply(target, d_out, left, right, 1.0, write);
+            arithmetic.multiply(target, d_out, left, right, 1.0, write);
         }
     });
     // SAFETY: the pieces cover all rows.
@@ -73,6 +79,7 @@ pub(crate) struct Gradients {
 /// Rows are taken in blocks that serve all three products while they are in cache. Groups of blocks give partial
 /// gradients of weight and bias, which are added in the order of the rows.
 pub(crate) fn backward(
+    arithmetic: Arithmetic,
     x: Option<FlexTensor>,
     weight: Option<FlexTensor>,
     dy: FlexTensor,
@@ -105,14 +112,16 @@ pub(crate) fn backward(
             if let (Some(target), Some((weight, d_in))) = (dx_target, matrix) {
                 let weight = Matrix::new(weight, d_in, d_out, d_out).transposed();
                 // SAFETY: these rows of `dx` are this block's alone.
-                unsafe { multiply(target.at(rows.start * d_in), d_in, left, weight, 1.0, Write::Replace) };
+                unsafe {
+                    arithmetic.multiply(target.at(rows.start * d_in), d_in, left, weight, 1.0, Write::Replace)
+                };
             }
             if let (Some(target), Some((x, d_in))) = (dw_targets.get(group), input) {
                 let x =
                     Matrix::new(&x[rows.start * d_in..rows.end * d_in], rows.len(), d_in, d_in).transposed();
                 let write = if block.start == 0 { Write::Replace } else { Write::Add };
                 // SAFETY: a buffer of its own for each group, written by its first block before others add.
-                unsafe { multiply(target.at(0), d_out, x, left, 1.0, write) };
+                unsafe { arithmetic.multiply(target.at(0), d_out, x, left, 1.0, write) };
             }
             if bias {
                 // SAFETY: a row of `db` for each group, zeroed above.

@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 
+use crate::products::Arithmetic;
+
 /// A matrix to read.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
@@ -34,6 +36,40 @@ impl<'a> Matrix<'a> {
             row_stride: self.column_stride,
             column_stride: self.row_stride,
             ..self
+        }
+    }
+}
+
+/// What a product needs that reads the values itself.
+#[cfg(any(test, target_arch = "x86_64"))]
+impl<'a> Matrix<'a> {
+    /// Number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Whether the values of a row lie side by side; else those of a column do.
+    pub(super) fn by_rows(&self) -> bool {
+        self.column_stride == 1
+    }
+
+    /// The values `range` of row `index` if the matrix lies [by rows](Self::by_rows), else of column `index`.
+    #[inline(always)]
+    pub(super) fn line(&self, index: usize, range: std::ops::Range<usize>) -> &'a [f32] {
+        let (lines, length, stride) = match self.by_rows() {
+            true => (self.rows, self.columns, self.row_stride),
+            false => (self.columns, self.rows, self.column_stride),
+        };
+        assert!(index < lines && range.start <= range.end && range.end <= length, "inside the matrix");
+        // SAFETY: inside the matrix, which was checked against its slice when made; lines are contiguous.
+        unsafe {
+            let start = self.start.add(index * stride as usize + range.start);
+            std::slice::from_raw_parts(start, range.len())
         }
     }
 }
@@ -84,5 +120,34 @@ pub(super) unsafe fn multiply(
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+impl Arithmetic {
+    /// [`multiply`] in this arithmetic.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    pub(super) unsafe fn multiply(
+        self,
+        target: *mut f32,
+        row_stride: usize,
+        left: Matrix<'_>,
+        right: Matrix<'_>,
+        scale: f32,
+        write: Write,
+    ) {
+        // SAFETY: the caller's contract; `Bf16` is made where its instructions are.
+        unsafe {
+            match self {
+                Arithmetic::F32 => multiply(target, row_stride, left, right, scale, write),
+                #[cfg(target_arch = "x86_64")]
+                Arithmetic::Bf16(_) => super::bf16::multiply(target, row_stride, left, right, scale, write),
+                #[cfg(test)]
+                Arithmetic::Emulated => {
+                    super::bf16::multiply_emulated(target, row_stride, left, right, scale, write)
+                }
+            }
+        }
     }
 }

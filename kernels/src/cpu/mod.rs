@@ -3,15 +3,19 @@
 //! Every reduction adds up the same pieces in the same order whatever the number of threads, so results are
 //! bit-identical in pools of any size.
 
-pub(crate) mod adamw;
 pub(crate) mod attention;
+#[cfg(any(test, target_arch = "x86_64"))]
+pub(crate) mod bf16;
 pub(crate) mod cross_entropy;
 pub(crate) mod depthwise;
 pub(crate) mod gelu;
+pub(crate) mod gradient_norm;
+mod group;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 mod matmul;
 mod memory;
+pub(crate) mod optimizer;
 mod pointwise;
 pub(crate) mod pseudo_label;
 pub(crate) mod residual;
@@ -139,6 +143,13 @@ pub(crate) mod testing {
     /// The values of a tensor.
     pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         tensor.into_data().try_to_vec::<f32>().expect("f32")
+    }
+
+    /// The values as bf16 has them.
+    pub(crate) fn rounded<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+        let (shape, device) = (tensor.shape(), tensor.device());
+        let values: Vec<f32> = read(tensor).into_iter().map(super::bf16::rounded).collect();
+        Tensor::from_data(TensorData::new(values, shape), &device)
     }
 
     /// Asserts that the largest difference is at most `tolerance` times the largest value (at least one).

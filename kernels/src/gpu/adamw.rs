@@ -10,51 +10,37 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{contiguous, unit_each, vector};
-use crate::AdamW;
+use crate::{AdamW, Parameter, UpdateRule};
 
-/// A weight and what belongs to it, all of one shape and type.
-#[derive(Debug)]
-pub(crate) struct Weight<const D: usize> {
-    pub(crate) weight: Tensor<D>,
-    /// First and second moment.
-    pub(crate) moments: [Tensor<D>; 2],
-    /// Moved by `average ← decay · average + (1 − decay) · weight`, if there is one.
-    pub(crate) average: Option<(Tensor<D>, f32)>,
-}
-
-/// The update by `gradient`, times `clip` (`[1]`) where there is one. All tensors lie on one GPU and outside the graph.
-pub(crate) fn step<const D: usize>(
-    state: Weight<D>,
-    gradient: Tensor<D>,
-    clip: Option<Tensor<1>>,
-    rule: AdamW,
-) -> Weight<D> {
-    let [first, second] = state.moments;
-    let clipped = clip.is_some();
-    let [weight, first, second, gradient] =
-        [state.weight, first, second, gradient].map(Tensor::into_dispatch);
+/// The update of [`crate::update_parameters`] by `rule`, which is that of `parameter`. All tensors are of `f32`, lie on one
+/// GPU and outside the graph.
+pub(crate) fn update(parameter: Parameter, rule: AdamW, clip: Option<&Tensor<1>>, decay: f64) -> Parameter {
+    let UpdateRule::AdamW(_, moments) = parameter.rule else {
+        unreachable!("the caller has just looked at the rule");
+    };
+    let [first, second] = moments.map(Tensor::into_dispatch);
+    let weight = parameter.weight.into_dispatch();
+    let gradient = parameter.gradient.clone().into_dispatch();
     // An argument that is not there is stood in for by one that is.
-    let clip = clip.map_or_else(|| gradient.clone(), Tensor::into_dispatch);
-    let moments = |first, second| [first, second].map(Tensor::from_dispatch);
-    match state.average {
+    let clipped = clip.is_some();
+    let clip = clip.map_or_else(|| gradient.clone(), |clip| clip.clone().into_dispatch());
+    let with = |weight, first, second, average| Parameter {
+        weight: Tensor::from_dispatch(weight),
+        gradient: parameter.gradient,
+        rule: UpdateRule::AdamW(rule, [first, second].map(Tensor::from_dispatch)),
+        average,
+    };
+    match parameter.average {
         None => {
             let new = Dispatch::adamw_step(weight, first, second, gradient, clip, clipped, rule);
-            Weight {
-                weight: Tensor::from_dispatch(new.weight),
-                moments: moments(new.first, new.second),
-                average: None,
-            }
+            with(new.weight, new.first, new.second, None)
         }
-        Some((average, decay)) => {
+        Some(average) => {
             let average = average.into_dispatch();
             let new = Dispatch::adamw_average_step(
                 weight, first, second, average, gradient, clip, clipped, rule, decay,
             );
-            Weight {
-                weight: Tensor::from_dispatch(new.weight),
-                moments: moments(new.first, new.second),
-                average: Some((Tensor::from_dispatch(new.average), decay)),
-            }
+            with(new.weight, new.first, new.second, Some(Tensor::from_dispatch(new.average)))
         }
     }
 }
@@ -62,7 +48,7 @@ pub(crate) fn step<const D: usize>(
 /// The update as burn's dispatch sees it.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait AdamWOps: Backend {
-    /// [`step`] without an average; `clip` is looked at if `clipped`.
+    /// [`update`] without an average; `clip` is looked at if `clipped`.
     #[fusion(meta = |weight, first, second, _gradient, _clip, _clipped, _rule| UpdatedMetadata {
         weight: weight.clone(),
         first: first.clone(),
@@ -77,7 +63,7 @@ pub(crate) trait AdamWOps: Backend {
         clipped: bool,
         rule: AdamW,
     ) -> Updated<Self>;
-    /// [`step`] with an average.
+    /// [`update`] with an average.
     #[expect(clippy::too_many_arguments, reason = "tensors of an operation are arguments of their own")]
     #[fusion(meta = |weight, first, second, average, _gradient, _clip, _clipped, _rule, _decay| AveragedMetadata {
         weight: weight.clone(),
@@ -94,7 +80,7 @@ pub(crate) trait AdamWOps: Backend {
         clip: FloatTensor<Self>,
         clipped: bool,
         rule: AdamW,
-        decay: f32,
+        decay: f64,
     ) -> Averaged<Self>;
 }
 
@@ -119,7 +105,7 @@ pub(crate) struct Averaged<B: Backend> {
 
 /// Without an average `average` is a place that is not looked at.
 #[cube(launch_unchecked)]
-fn update<N: Size>(
+fn values<N: Size>(
     weight: &mut [Vector<f32, N>],
     first: &mut [Vector<f32, N>],
     second: &mut [Vector<f32, N>],
@@ -134,6 +120,7 @@ fn update<N: Size>(
     rate: f32,
     scale: f32,
     decay: f32,
+    rest: f32,
     #[comptime] clipped: bool,
     #[comptime] averaged: bool,
 ) {
@@ -153,7 +140,7 @@ fn update<N: Size>(
     first[at] = m;
     second[at] = v;
     if averaged {
-        average[at] = average[at] * Vector::new(decay) + new * Vector::new(1.0f32 - decay);
+        average[at] = average[at] * Vector::new(decay) + new * Vector::new(rest);
     }
 }
 
@@ -173,13 +160,14 @@ fn own(tensor: CubeTensor) -> CubeTensor {
 
 fn launch(
     state: [CubeTensor; 3],
-    average: Option<(CubeTensor, f32)>,
+    average: Option<(CubeTensor, f64)>,
     gradient: CubeTensor,
     clip: Option<CubeTensor>,
     rule: AdamW,
 ) -> ([CubeTensor; 3], Option<CubeTensor>) {
     let [weight, first, second] = state.map(own);
     let (average, decay) = average.map(|(average, decay)| (own(average), decay)).unzip();
+    let decay = decay.unwrap_or(0.0);
     let gradient = contiguous(gradient);
     let (client, size) = (weight.client.clone(), vector(weight.meta.num_elements()));
     let vectors = weight.meta.num_elements() / size;
@@ -189,7 +177,7 @@ fn launch(
     let unused = super::empty(&weight, [4].into(), weight.dtype);
     // SAFETY: all tensors have the shape of the weight (the callers check it), `clip` has one value.
     unsafe {
-        update::launch_unchecked(
+        values::launch_unchecked(
             &client,
             count,
             dim,
@@ -207,7 +195,8 @@ fn launch(
             1.0 - rule.lr * rule.weight_decay,
             rule.lr / correct(rule.beta1),
             1.0 / correct(rule.beta2),
-            decay.unwrap_or(0.0),
+            decay as f32,
+            (1.0 - decay) as f32,
             clip.is_some(),
             average.is_some(),
         );
@@ -239,7 +228,7 @@ impl AdamWOps for CubeBackend {
         clip: FloatTensor<Self>,
         clipped: bool,
         rule: AdamW,
-        decay: f32,
+        decay: f64,
     ) -> Averaged<Self> {
         let average = Some((average, decay));
         let ([weight, first, second], average) =
@@ -254,58 +243,46 @@ mod tests {
 
     use super::super::testing::{assert_agree, device, read, rough};
     use super::*;
-    use crate::adamw_reference;
+    use crate::{update_parameters, update_parameters_reference};
 
-    const DECAY: f32 = 0.9;
+    type Update = fn(Vec<Parameter>, Option<&Tensor<1>>, f64) -> Vec<Parameter>;
 
-    /// Weight, moments and average after three updates; `keep` keeps a second handle to all of them.
-    fn run(count: usize, device: &Device, extras: bool, keep: bool, fused: bool) -> Vec<Vec<f32>> {
+    /// Weight, moments and average after three updates; `keep` keeps a second handle to the weight.
+    fn run(count: usize, device: &Device, extras: bool, keep: bool, update: Update) -> Vec<Vec<f32>> {
         let rough = |seed| rough([count], seed, (device, DType::F32));
-        let zeros = || Tensor::zeros([count], device);
-        let mut state = Weight {
-            weight: rough(1),
-            moments: [zeros(), zeros()],
-            average: extras.then(|| (rough(2), DECAY)),
-        };
+        let mut weight = rough(1);
+        let mut moments = [(); 2].map(|()| Tensor::zeros([count], device));
+        let mut average = extras.then(|| rough(2));
+        let clip = extras.then(|| Tensor::<1>::full([1], 0.25, device));
         let mut kept = Vec::new();
         for step in 1..=3 {
             let rule = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05, step };
-            let gradient = rough(2 + u64::from(step));
-            let clip = extras.then(|| Tensor::<1>::full([1], 0.25, device));
             if keep {
-                let before = read(state.weight.clone());
-                kept.push((state.weight.clone(), before));
+                kept.push((weight.clone(), read(weight.clone())));
             }
-            state = if fused {
-                super::step(state, gradient, clip, rule)
-            } else {
-                let gradient = if extras { gradient * 0.25 } else { gradient };
-                let [first, second] = state.moments;
-                let [weight, first, second] = adamw_reference(state.weight, gradient, first, second, rule);
-                let average = state
-                    .average
-                    .map(|(average, decay)| (average * decay + weight.clone() * (1.0 - decay), decay));
-                Weight { weight, moments: [first, second], average }
-            };
+            let gradient = rough(2 + u64::from(step));
+            let rule = UpdateRule::AdamW(rule, moments);
+            let parameter = Parameter { weight, gradient, rule, average };
+            let new = update(vec![parameter], clip.as_ref(), 0.999).pop().expect("one for one");
+            (weight, average) = (new.weight, new.average);
+            let UpdateRule::AdamW(_, new) = new.rule else { panic!("another rule") };
+            moments = new;
         }
         for (tensor, before) in kept {
             assert_eq!(read(tensor), before, "a weight that somebody else holds was overwritten");
         }
-        let [first, second] = state.moments;
-        let tensors =
-            [state.weight, first, second].into_iter().chain(state.average.map(|(average, _)| average));
-        tensors.map(read).collect()
+        std::iter::once(weight).chain(moments).chain(average).map(read).collect()
     }
 
     #[test]
     fn adamw_on_a_gpu_equals_its_reference() {
         let (gpu, _held) = device();
-        for (count, extras, keep) in
-            [(1, false, false), (33, true, false), (4096, true, true), (30_001, false, true)]
-        {
-            let expected = run(count, &Device::flex(), extras, keep, false);
+        let cases = [(1, false, false), (33, true, false), (4096, true, true), (30_001, false, true)];
+        for (count, extras, keep) in cases {
+            let expected = run(count, &Device::flex(), extras, keep, update_parameters_reference);
+            let found = run(count, &gpu, extras, keep, update_parameters);
             // The first moments divide by roots of tiny second ones: a few units in the last place.
-            assert_agree(&format!("{count}"), &run(count, &gpu, extras, keep, true), &expected, 2e-6);
+            assert_agree(&format!("{count}"), &found, &expected, 2e-6);
         }
     }
 }

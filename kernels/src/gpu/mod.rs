@@ -11,8 +11,7 @@ mod attention;
 pub(crate) mod augment;
 pub(crate) mod batch_norm;
 mod columns;
-#[cfg(test)]
-mod cross_entropy;
+pub(crate) mod cross_entropy;
 mod gelu;
 mod layer_norm;
 

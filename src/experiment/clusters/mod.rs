@@ -30,11 +30,12 @@ use crate::clustering::{
     ClusterError, Embedding, LearnError, Look, Neighbours, SimClr, embed, map, near_duplicates,
 };
 use crate::config::{FeatureSource, Resolved};
-use crate::data::{ImageCache, Manifest};
+use crate::data::{ImageCache, Manifest, Progress as _};
 use crate::device;
 use crate::files::{WriteError, atomic_write};
 use crate::project::{ClusterRow, Input, Run, RunPlan, RunState};
 use crate::random::{Purpose, stream};
+use crate::training::not_rounded;
 use crate::weights::start_from;
 
 /// Everything clustering needs.
@@ -76,6 +77,11 @@ impl Clustering<'_> {
             Some(run) => run,
             None => Run::create(&folder, &plan)?,
         };
+        let settings = &self.config.value.clustering;
+        let asked = [settings.simclr.precision, settings.scan.precision];
+        if let Some(words) = asked.into_iter().find_map(|asked| not_rounded(asked, &self.device)) {
+            progress.note(words);
+        }
         run.begin(device::describe(&self.device), arguments)?;
         let result = self.work(run.dir(), progress, stop).map_err(|error| self.naming(error));
         match &result {
