@@ -1,6 +1,7 @@
 //! The plain path gives the same losses. Through the program, since the choice is one for a whole process.
 
 #[path = "../support/program.rs"]
+#[expect(dead_code, reason = "shared with tests of programs that fail")]
 mod program;
 
 use std::path::Path;
