@@ -134,7 +134,10 @@ mod tests {
     fn the_first_output_is_that_of_the_network() {
         for tuning in [LORA, ADAPTER] {
             let tuned = network().tuned(tuning, 7).expect("a transformer");
-            assert_eq!(logits(&tuned), logits(&network()));
+            // To rounding: a last block with LoRA computes its products in another order.
+            for (a, b) in logits(&tuned).iter().zip(logits(&network())) {
+                assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "{tuning:?}: {a} {b}");
+            }
             let added = tuned.parameters().into_iter().filter(ParameterInfo::is_added).count();
             assert_eq!(added, 2 * 4, "{tuning:?}");
             assert!(tuned.parameters().iter().all(|p| p.depth == 0 || !p.name.starts_with("head")));
