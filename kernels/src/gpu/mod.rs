@@ -5,6 +5,12 @@
 //!
 //! Every launch goes past CubeCL's bound checks, which would double the reads of small kernels; instead the faces check
 //! shapes, [`contiguous`] makes the layout what the kernels expect, and each kernel compares its position with its sizes.
+#![expect(
+    clippy::manual_checked_ops,
+    clippy::manual_div_ceil,
+    clippy::manual_swap,
+    reason = "kernels know a part of Rust only, without what clippy would have there"
+)]
 
 pub(crate) mod adamw;
 mod attention;
