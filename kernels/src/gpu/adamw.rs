@@ -64,6 +64,8 @@ pub(crate) trait AdamWOps: Backend {
         rule: AdamW,
     ) -> Updated<Self>;
     /// [`update`] with an average.
+    // Not expected, for one of the functions that the attribute below makes of this has fewer.
+    #[allow(clippy::too_many_arguments, reason = "tensors of an operation are arguments of their own")]
     #[fusion(meta = |weight, first, second, average, _gradient, _clip, _clipped, _rule, _decay| AveragedMetadata {
         weight: weight.clone(),
         first: first.clone(),

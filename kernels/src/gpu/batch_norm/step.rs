@@ -59,6 +59,8 @@ pub(crate) trait NormaliseOps: Backend {
         rectify: bool,
     ) -> Normalised<Self>;
     /// The gradients, given that of the output; `add` if there was a residual.
+    // Not expected, for one of the functions that the attribute below makes of this has fewer.
+    #[allow(clippy::too_many_arguments, reason = "tensors of an operation are arguments of their own")]
     #[fusion(meta = |x, gamma, _mean, _inverse, _y, _dy, _add, _rectify| NormaliseGradientsMetadata {
         x: x.clone(),
         gamma: gamma.clone(),
