@@ -103,7 +103,7 @@ pub fn inference(options: &InferenceOptions) -> Result<InferenceReport, BenchErr
         let preprocessing = Preprocessing {
             size: size as u32,
             resize: "bilinear".into(),
-            normalisation: normalisation.clone(),
+            normalisation,
         };
         let bundle = Bundle::new(model, classes, ClassKind::Categorical, preprocessing, BTreeMap::new());
         bundle.export(folder, &network, &drawn_picture(size), false)?;
