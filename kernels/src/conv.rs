@@ -17,6 +17,7 @@ use crate::conv_flex::{dims, flex_f32, values};
 use crate::conv_lanes::Level;
 use crate::conv_layout::{Layout, Shape};
 use crate::conv_memory::tensor;
+use crate::cpu::conv_columns;
 use crate::products::{Arithmetic, Products};
 
 /// Convolution of `x` `[batch, in, height, width]` with `weight` `[out, in, kh, kw]`, the same stride and zero padding
@@ -120,13 +121,11 @@ fn forward(
     let [oh, ow] = layout.output;
     let bias = bias.map(FlexTensor::to_contiguous);
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-    let y = conv_cpu::forward(
-        Level::of(arithmetic),
-        &layout,
-        values(&x),
-        values(&weight),
-        bias.as_ref().map(values),
-    );
+    let (image, kernel, bias) = (values(&x), values(&weight), bias.as_ref().map(values));
+    let y = match conv_columns::suits(&layout) {
+        true => conv_columns::forward(arithmetic, &layout, image, kernel, bias),
+        false => conv_cpu::forward(Level::of(arithmetic), &layout, image, kernel, bias),
+    };
     tensor(y, [layout.shape.batch, layout.shape.outputs, oh, ow])
 }
 
@@ -176,18 +175,19 @@ impl<const N: usize> Backward<Flex, N> for ConvolveBackward {
         let wanted = [ops.parents[0].is_some(), ops.parents[1].is_some()];
         let (x_shape, weight_shape): ([usize; 4], [usize; 4]) = (dims(&x), dims(&weight));
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-        let found = conv_cpu::backward(
-            Level::of(arithmetic),
-            &layout,
-            values(&x),
-            values(&weight),
-            values(&dy),
-            wanted,
-        );
-        if let (Some(node), Some(dx)) = (&ops.parents[0], found.image) {
+        let (image, kernel, gradient) = (values(&x), values(&weight), values(&dy));
+        let [dx, dw] = match conv_columns::suits(&layout) {
+            true => conv_columns::backward(arithmetic, &layout, image, kernel, gradient, wanted),
+            false => {
+                let found =
+                    conv_cpu::backward(Level::of(arithmetic), &layout, image, kernel, gradient, wanted);
+                [found.image, found.weight]
+            }
+        };
+        if let (Some(node), Some(dx)) = (&ops.parents[0], dx) {
             grads.register::<Flex>(node.id, tensor(dx, x_shape));
         }
-        if let (Some(node), Some(dw)) = (&ops.parents[1], found.weight) {
+        if let (Some(node), Some(dw)) = (&ops.parents[1], dw) {
             grads.register::<Flex>(node.id, tensor(dw, weight_shape));
         }
         if let Some(Some(node)) = ops.parents.get(2) {
@@ -404,6 +404,20 @@ mod tests {
             let shape = shape([batch, channels, height, width], outputs, [kh, kw], stride, padding);
             prop_assume!(shape.output().is_some());
             assert_bf16(shape);
+        }
+    }
+
+    /// Pictures so small that their columns are multiplied, with channels in several pieces.
+    #[test]
+    fn small_pictures_agree_with_burn() {
+        for (size, kernel, stride, padding) in
+            [(4, 3, 1, 1), (4, 3, 2, 1), (2, 3, 1, 1), (2, 3, 2, 1), (1, 3, 1, 1), (1, 1, 1, 0), (2, 1, 2, 0)]
+        {
+            let shape = shape([7, 35, size, size], 70, [kernel; 2], stride, padding);
+            assert!(conv_columns::suits(&Layout::new(shape).expect("the kernel fits")), "{shape:?}");
+            agrees(shape, true);
+            let [x, weight] = operands(shape);
+            assert_same_in_all_pools(|| run(conv2d, shape, true, [&x, &weight]));
         }
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod attention;
 #[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) mod bf16;
 pub(crate) mod class_attention;
+pub(crate) mod conv_columns;
 pub(crate) mod cross_entropy;
 pub(crate) mod depthwise;
 pub(crate) mod gelu;
