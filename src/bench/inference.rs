@@ -100,11 +100,7 @@ pub fn inference(options: &InferenceOptions) -> Result<InferenceReport, BenchErr
     let network = model.init(stream(0, Purpose::Initialisation, [0; 3]).random(), &device)?;
     if let Some(folder) = &options.export {
         let classes = (1..=options.classes).map(|class| format!("class {class}")).collect();
-        let preprocessing = Preprocessing {
-            size: size as u32,
-            resize: "bilinear".into(),
-            normalisation,
-        };
+        let preprocessing = Preprocessing { size: size as u32, resize: "bilinear".into(), normalisation };
         let bundle = Bundle::new(model, classes, ClassKind::Categorical, preprocessing, BTreeMap::new());
         bundle.export(folder, &network, &drawn_picture(size), false)?;
     }
