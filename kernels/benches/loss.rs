@@ -4,57 +4,18 @@
 //! `cargo bench -p harvest-kernels --bench loss [OPERATION] [SECONDS]`; prints the least, the median and the 90th percentile of
 //! the times in microseconds.
 
-use std::time::Instant;
+mod timing;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
+
 use harvest_kernels::{
     ClassTargets, Predictions, class_counts, class_counts_reference, cross_entropy, cross_entropy_reference,
     predictions, predictions_reference,
 };
+use timing::{random, report, timed};
 
 /// Images and classes: a small batch of few classes, the strong views of 64 labelled images at seven for one, ImageNet's classes.
 const SIZES: [[usize; 2]; 3] = [[64, 10], [448, 100], [64, 1000]];
-
-fn random<const D: usize>(shape: [usize; D], scale: f32, device: &Device) -> Tensor<D> {
-    let mut state = 88_172_645_463_325_252u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
-    };
-    Tensor::from_data(
-        TensorData::new((0..shape.iter().product()).map(next).collect::<Vec<f32>>(), shape),
-        device,
-    )
-}
-
-/// Runs `work`, which returns the times of its parts in seconds, for `seconds`; prints a line for each part.
-fn report<const N: usize>(name: &str, parts: [&str; N], seconds: f64, mut work: impl FnMut() -> [f64; N]) {
-    work();
-    let (begin, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 5 || begin.elapsed().as_secs_f64() < seconds {
-        times.push(work());
-    }
-    for (index, part) in parts.iter().enumerate() {
-        let mut times: Vec<f64> = times.iter().map(|times| times[index] * 1e6).collect();
-        times.sort_by(f64::total_cmp);
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!(
-            "{name:44} {part:9} min {:8.1}  median {:8.1}  p90 {:8.1}  µs, n = {}",
-            at(0.0),
-            at(0.5),
-            at(0.9),
-            times.len()
-        );
-    }
-}
-
-fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
-    let begin = Instant::now();
-    let result = work();
-    (begin.elapsed().as_secs_f64(), result)
-}
 
 type Loss = fn(Tensor<2>, ClassTargets, Option<Tensor<1>>, Option<Tensor<1>>, f32) -> Tensor<1>;
 

@@ -2,17 +2,19 @@
 //! a whole training step of its twelve blocks.
 //!
 //! `cargo bench -p harvest-kernels --bench transformer [OPERATION] [SECONDS]`; prints the least, the median and the
-//! 90th percentile of the times in milliseconds.
+//! 90th percentile of the times in microseconds.
 
-use std::time::Instant;
+mod timing;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+
 use harvest_kernels::{
     AdamW, Parameter, Products, UpdateRule, attention, attention_reference, attention_with, clip_factor,
     gelu, gelu_reference, gradient_norm, gradient_norm_reference, has_bf16_products, layer_norm,
     layer_norm_reference, linear, linear_gelu, linear_reference, linear_with, residual, residual_reference,
     update_parameters, update_parameters_reference,
 };
+use timing::{random, report, timed};
 
 /// Images of a step that need gradients (8 labelled, 8 strong views), and those that need none (8 weak views).
 const TRACKED: usize = 16;
@@ -22,47 +24,6 @@ const DIM: usize = 192;
 const HEADS: usize = 3;
 const DEPTH: usize = 12;
 const EPS: f32 = 1e-6;
-
-fn random<const D: usize>(shape: [usize; D], scale: f32, device: &Device) -> Tensor<D> {
-    let mut state = 88_172_645_463_325_252u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
-    };
-    Tensor::from_data(
-        TensorData::new((0..shape.iter().product()).map(next).collect::<Vec<f32>>(), shape),
-        device,
-    )
-}
-
-/// Runs `work`, which returns the times of its parts in seconds, for `seconds`; prints a line for each part.
-fn report<const N: usize>(name: &str, parts: [&str; N], seconds: f64, mut work: impl FnMut() -> [f64; N]) {
-    work();
-    let (begin, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 5 || begin.elapsed().as_secs_f64() < seconds {
-        times.push(work());
-    }
-    for (index, part) in parts.iter().enumerate() {
-        let mut times: Vec<f64> = times.iter().map(|times| times[index] * 1e3).collect();
-        times.sort_by(f64::total_cmp);
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!(
-            "{name:38} {part:9} min {:8.3}  median {:8.3}  p90 {:8.3}  ms, n = {}",
-            at(0.0),
-            at(0.5),
-            at(0.9),
-            times.len()
-        );
-    }
-}
-
-fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
-    let begin = Instant::now();
-    let result = work();
-    (begin.elapsed().as_secs_f64(), result)
-}
 
 /// Forward without a graph, forward with one, backward.
 fn operation(name: &str, seconds: f64, width: usize, run: impl Fn(Tensor<3>, &Device) -> Tensor<3>) {

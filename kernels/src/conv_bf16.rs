@@ -71,6 +71,8 @@ pub(crate) trait Loops {
     where
         Self: Sized,
     {
+        /// # Safety
+        /// That of [`Loops::run`], with AVX-512 BF16.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
         unsafe fn compiled<W: Loops>(work: W, buffers: &mut [Vec<u16>; 2]) {
@@ -122,6 +124,11 @@ impl Loops for Product<'_> {
     }
 }
 
+/// `N` vectors of positions for [`ROWS`] rows of the result, which start `pitch` apart.
+///
+/// # Safety
+/// The instructions of `L` are there; `pairs` holds [`ROWS`] pairs for each two taps, every tap can be read `N` vectors from `from`
+/// on, and every row written from `to` on.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const N: usize>(
     pairs: *const u32,
