@@ -78,7 +78,7 @@ wanted() { [[ " $PARTS " == *" $1 "* ]]; }
 say "$(date --iso-8601=seconds)"
 say "$(what_machine)"
 say "$0 $harvest, DEVICE=$DEVICE PARTS=$PARTS"
-gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 4)
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | sed -n 1,4p)
 gpu=${gpu:-unknown, nvidia-smi does not answer}
 say "GPU: $gpu"
 # Of data sheets, without sparsity.
@@ -159,7 +159,7 @@ if wanted profile; then
             if (time ~ /ns$/) value /= 1e6; else if (time ~ /µs$/) value /= 1e3; else if (time !~ /ms$/) value *= 1e3
             name = $3; sub(/^ */, "", name); sum[name] += value; count[name]++; all += value
         } END { for (name in sum) printf "%9.2f ms %5.1f %% %6d × %s\n", sum[name], 100 * sum[name] / all, count[name], substr(name, 1, 120) }' \
-            "$work/profile" 2>/dev/null | sort -rn | head -n 25 | tee -a "$log"
+            "$work/profile" 2>/dev/null | sort -rn | sed -n 1,25p | tee -a "$log"
         rm -f "$work/profile"
     done
 fi
@@ -185,8 +185,8 @@ if wanted nccl; then
                 [[ -n $buckets ]] && with+=("$seconds") || without+=("$seconds")
             done
         done
-        a=$(printf '%s\n' "${without[@]}" | sort -g | head -n 1)
-        b=$(printf '%s\n' "${with[@]}" | sort -g | head -n 1)
+        a=$(printf '%s\n' "${without[@]}" | sort -g | sed -n 1p)
+        b=$(printf '%s\n' "${with[@]}" | sort -g | sed -n 1p)
         bucket_rows+=("| $model | $batch | $(number "$a") | $(number "$b") | $(awk -v a="$a" -v b="$b" 'BEGIN { if (a > 0 && b > 0) printf "%+.1f %%", 100 * (b / a - 1); else printf "–" }') |")
     done
     # NCCL before 2.32 refuses, and that is no fault of ours.

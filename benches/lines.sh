@@ -29,7 +29,7 @@ mean_of() {
 # what_machine: a line about the processor and the system.
 what_machine() {
     local model memory
-    model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
+    model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | sed -n 1p)
     memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo 2>/dev/null)
     echo "$(nproc) × ${model:-$(uname -m)}, $memory, load before the start $(cut -d' ' -f1 /proc/loadavg 2>/dev/null)"
 }

@@ -73,7 +73,7 @@ ratios() {
         ratio "$(field "$1" "$work/other")" "$(field "$1" "$work/one")"
         echo
     done >"$work/ratios"
-    printf '**%.2f** (%.2f to %.2f)' "$(middle <"$work/ratios")" "$(sort -g "$work/ratios" | head -n 1)" "$(sort -g "$work/ratios" | tail -n 1)"
+    printf '**%.2f** (%.2f to %.2f)' "$(middle <"$work/ratios")" "$(sort -g "$work/ratios" | sed -n 1p)" "$(sort -g "$work/ratios" | tail -n 1)"
 }
 
 {

@@ -192,7 +192,7 @@ row() {
 {
     echo "# Scaling on one machine, $(date +%F)"
     echo
-    echo "$machine; $("$harvest" --version); $(mpirun --version | head -n 1)$(
+    echo "$machine; $("$harvest" --version); $(mpirun --version | sed -n 1p)$(
         [[ $peer == yes ]] && "$PYTHON" -c 'import torch; print(f"; PyTorch {torch.__version__}, gloo")'
     )."
     echo "Made by \`benches/scaling.sh\`: $MODEL, $BATCH labelled images a rank and as many unlabelled ones, one thread a rank, $STEPS steps"

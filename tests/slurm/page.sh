@@ -45,8 +45,9 @@ page_serve() {
     root=$(sed 's,/login.*,,' "$page/ready")
     curl --silent --show-error --cookie-jar "$page/cookies" --data-urlencode "secret=$secret" --data name=ann "$root/login" \
         >/dev/null
+    # Readers read to the end, here and below: who writes into a pipe that is closed early fails, now and then.
     address=$root/p/$(curl --silent --show-error --location --cookie "$page/cookies" "$root/" |
-        grep --only-matching --extended-regexp 'project-[0-9a-f]{8}' | head -n 1)
+        grep --only-matching --extended-regexp 'project-[0-9a-f]{8}' | sed --quiet 1p)
 }
 
 page_end() {
@@ -109,7 +110,8 @@ page_waits() {
     scancel "$first" "$second"
     until_true 60 'it is done' is_at "$id" 'done'
     [[ -f $page/project/runs/$(ask "api/jobs/$id" | of run)/DONE ]]
-    ask "api/jobs/$id/details" | of slurm | grep --quiet 'JobState=COMPLETED'
+    ask "api/jobs/$id/details" | of slurm >"$page/slurm"
+    expect 'JobState=COMPLETED' "$page/slurm"
     echo "seen at place 2 ($words) by two servers, then done"
 }
 check page_waits 120 page_waits
