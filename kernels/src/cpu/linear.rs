@@ -14,6 +14,8 @@ use crate::products::Arithmetic;
 
 /// Rows a thread takes at a time: their part of the result stays in the second-level cache.
 const ROWS: usize = 192;
+/// A multiple of the rows of all tiles.
+const ROW_UNIT: usize = 24;
 /// Rows that add up to one partial gradient of the weight ...
 const GROUP: usize = 512;
 /// ... of which there are at most so many.
@@ -76,23 +78,19 @@ fn forward_then(
     let [d_in, d_out] = weight.layout().shape().dims();
     let rows = input.len() / d_in;
 
-    let pieces = Pieces::new(rows, ROWS, 8);
+    let right = arithmetic.prepare(Matrix::new(values(&weight), d_in, d_out, d_out));
+    let write = bias.map_or(Write::Replace, Write::Row);
+
+    let pieces = Pieces::new(rows, ROWS, ROW_UNIT);
     let mut y = fresh(rows * d_out);
     let output = Shared::new(&mut y);
     for_each_piece(pieces.count(), |piece| {
         let rows = pieces.range(piece);
         let left = Matrix::new(&input[rows.start * d_in..rows.end * d_in], rows.len(), d_in, d_in);
-        let right = Matrix::new(values(&weight), d_in, d_out, d_out);
-        // SAFETY: these rows of `y` are this piece's alone; with a bias they are written before they are added to.
+        // SAFETY: these rows of `y` are this piece's alone.
         unsafe {
             let target = output.at(rows.start * d_out);
-            if let Some(bias) = bias {
-                for row in 0..rows.len() {
-                    std::ptr::copy_nonoverlapping(bias.as_ptr(), target.add(row * d_out), d_out);
-                }
-            }
-            let write = if bias.is_some() { Write::Add } else { Write::Replace };
-            arithmetic.multiply(target, d_out, left, right, 1.0, write);
+            arithmetic.multiply_prepared(target, d_out, left, &right, 1.0, write);
             then(rows.start * d_out, std::slice::from_raw_parts_mut(target, rows.len() * d_out));
         }
     });
@@ -160,8 +158,11 @@ fn backward_of<'a>(
     let groups = Pieces::new(rows, GROUP.max(rows.div_ceil(MOST_GROUPS)), 1);
 
     let input = x.as_ref().map(|x| (values(x), last(x.layout().shape())));
-    let matrix = weight.as_ref().map(|weight| (values(weight), weight.layout().shape()[0]));
-    let mut dx = matrix.map(|(_, d_in)| fresh(rows * d_in));
+    let matrix = weight.as_ref().map(|weight| {
+        let d_in = weight.layout().shape()[0];
+        (arithmetic.prepare(Matrix::new(values(weight), d_in, d_out, d_out).transposed()), d_in)
+    });
+    let mut dx = matrix.as_ref().map(|(_, d_in)| fresh(rows * d_in));
     let mut dw = Vec::new();
     if let Some((_, d_in)) = input {
         dw.extend((0..groups.count()).map(|_| fresh(d_in * d_out)));
@@ -172,16 +173,22 @@ fn backward_of<'a>(
     let db_target = Shared::new(&mut db);
     for_each_piece(groups.count(), |group| {
         let group_rows = groups.range(group);
-        let blocks = Pieces::new(group_rows.len(), ROWS, 8);
+        let blocks = Pieces::new(group_rows.len(), ROWS, ROW_UNIT);
         for block in (0..blocks.count()).map(|block| blocks.range(block)) {
             let rows = group_rows.start + block.start..group_rows.start + block.end;
             let dy = gradient(rows.start * d_out..rows.end * d_out);
             let left = Matrix::new(dy, rows.len(), d_out, d_out);
-            if let (Some(target), Some((weight, d_in))) = (dx_target, matrix) {
-                let weight = Matrix::new(weight, d_in, d_out, d_out).transposed();
+            if let (Some(target), &Some((ref weight, d_in))) = (dx_target, &matrix) {
                 // SAFETY: these rows of `dx` are this block's alone.
                 unsafe {
-                    arithmetic.multiply(target.at(rows.start * d_in), d_in, left, weight, 1.0, Write::Replace)
+                    arithmetic.multiply_prepared(
+                        target.at(rows.start * d_in),
+                        d_in,
+                        left,
+                        weight,
+                        1.0,
+                        Write::Replace,
+                    )
                 };
             }
             if let (Some(target), Some((x, d_in))) = (dw_targets.get(group), input) {

@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 
+use super::product::{Packed, Target, Unit};
 use crate::products::Arithmetic;
 
 /// A matrix to read.
@@ -15,6 +16,11 @@ pub(super) struct Matrix<'a> {
     column_stride: isize,
     values: PhantomData<&'a [f32]>,
 }
+
+// SAFETY: a borrow of values that nobody writes meanwhile, whoever reads them.
+unsafe impl Send for Matrix<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix<'_> {}
 
 impl<'a> Matrix<'a> {
     /// `rows` × `columns` from `values`, whose rows start `row_stride` apart.
@@ -41,7 +47,6 @@ impl<'a> Matrix<'a> {
 }
 
 /// What a product needs that reads the values itself.
-#[cfg(any(test, target_arch = "x86_64"))]
 impl<'a> Matrix<'a> {
     /// Number of rows.
     pub(super) fn rows(&self) -> usize {
@@ -56,6 +61,11 @@ impl<'a> Matrix<'a> {
     /// Whether the values of a row lie side by side; else those of a column do.
     pub(super) fn by_rows(&self) -> bool {
         self.column_stride == 1
+    }
+
+    /// From one row to the next if the matrix lies [by rows](Self::by_rows), else from one column to the next.
+    pub(super) fn line_stride(&self) -> usize {
+        if self.by_rows() { self.row_stride as usize } else { self.column_stride as usize }
     }
 
     /// The values `range` of row `index` if the matrix lies [by rows](Self::by_rows), else of column `index`.
@@ -74,31 +84,62 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// A right operand of several products.
+pub(super) struct Prepared<'a> {
+    matrix: Matrix<'a>,
+    /// For the processor's [`Unit`].
+    packed: Option<Packed>,
+}
+
 /// What becomes of the values a product is written over.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Write {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Write<'a> {
     /// Replaced; they need not have been written before.
     Replace,
     /// Added to.
     Add,
+    /// Replaced, by the sum of the product and this row, as long as each of its rows. They need not have been written before.
+    Row(&'a [f32]),
 }
 
-/// `target ← scale · left · right`, or added to `target`; its rows start `row_stride` apart.
+impl<'a> Write<'a> {
+    /// For the columns from this one on.
+    #[inline(always)]
+    pub(super) fn from(self, column: usize) -> Self {
+        match self {
+            Write::Row(values) => Write::Row(&values[column..]),
+            other => other,
+        }
+    }
+}
+
+/// `target ← scale · left · right`, or as `write` says; its rows start `row_stride` apart.
 ///
 /// # Safety
 /// `target` has room for all rows, nobody else reads or writes them meanwhile, and for [`Write::Add`] they have been
 /// written before.
-pub(super) unsafe fn multiply(
+unsafe fn multiply(
     target: *mut f32,
     row_stride: usize,
     left: Matrix<'_>,
-    right: Matrix<'_>,
+    (right, packed): (Matrix<'_>, Option<&Packed>),
     scale: f32,
-    write: Write,
+    write: Write<'_>,
 ) {
     assert_eq!(left.columns, right.rows, "inner sizes of a product agree");
+    if let Some(unit) = Unit::of_this_processor().filter(|unit| unit.serves(left, right)) {
+        let target = Target { start: target, row_stride, scale, write };
+        // SAFETY: the caller's contract.
+        unsafe { unit.multiply(target, left, right, packed) };
+        return;
+    }
     // SAFETY: both operands were checked against their slices when made; the caller answers for the target.
     unsafe {
+        if let Write::Row(values) = write {
+            for row in 0..left.rows {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), target.add(row * row_stride), values.len());
+            }
+        }
         gemm::gemm(
             left.rows,
             right.columns,
@@ -106,7 +147,7 @@ pub(super) unsafe fn multiply(
             target,
             1,
             row_stride as isize,
-            write == Write::Add,
+            write != Write::Replace,
             left.start,
             left.column_stride,
             left.row_stride,
@@ -124,7 +165,13 @@ pub(super) unsafe fn multiply(
 }
 
 impl Arithmetic {
-    /// [`multiply`] in this arithmetic.
+    /// A right operand of several products, copied once for all of them where that serves.
+    pub(super) fn prepare(self, right: Matrix<'_>) -> Prepared<'_> {
+        let unit = Unit::of_this_processor().filter(|_| self == Arithmetic::F32);
+        Prepared { matrix: right, packed: unit.map(|unit| unit.pack(right)) }
+    }
+
+    /// `target ← scale · left · right` in this arithmetic, or as `write` says; its rows start `row_stride` apart.
     ///
     /// # Safety
     /// As for [`multiply`].
@@ -135,17 +182,41 @@ impl Arithmetic {
         left: Matrix<'_>,
         right: Matrix<'_>,
         scale: f32,
-        write: Write,
+        write: Write<'_>,
     ) {
+        let right = Prepared { matrix: right, packed: None };
+        // SAFETY: the caller's contract.
+        unsafe { self.multiply_prepared(target, row_stride, left, &right, scale, write) };
+    }
+
+    /// [`Self::multiply`] by what was prepared in this arithmetic.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    pub(super) unsafe fn multiply_prepared(
+        self,
+        target: *mut f32,
+        row_stride: usize,
+        left: Matrix<'_>,
+        right: &Prepared<'_>,
+        scale: f32,
+        write: Write<'_>,
+    ) {
+        let Prepared { matrix, packed } = right;
+        if let Write::Row(values) = write {
+            assert_eq!(values.len(), matrix.columns, "a row is as long as the product's");
+        }
         // SAFETY: the caller's contract; `Bf16` is made where its instructions are.
         unsafe {
             match self {
-                Arithmetic::F32 => multiply(target, row_stride, left, right, scale, write),
+                Arithmetic::F32 => {
+                    multiply(target, row_stride, left, (*matrix, packed.as_ref()), scale, write)
+                }
                 #[cfg(target_arch = "x86_64")]
-                Arithmetic::Bf16(_) => super::bf16::multiply(target, row_stride, left, right, scale, write),
+                Arithmetic::Bf16(_) => super::bf16::multiply(target, row_stride, left, *matrix, scale, write),
                 #[cfg(test)]
                 Arithmetic::Emulated => {
-                    super::bf16::multiply_emulated(target, row_stride, left, right, scale, write)
+                    super::bf16::multiply_emulated(target, row_stride, left, *matrix, scale, write)
                 }
             }
         }

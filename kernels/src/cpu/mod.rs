@@ -19,10 +19,13 @@ mod matmul;
 mod memory;
 pub(crate) mod optimizer;
 mod pointwise;
+mod product;
 pub(crate) mod pseudo_label;
 pub(crate) mod residual;
 mod simd;
 pub(crate) mod softmax;
+#[cfg(test)]
+mod stored;
 
 use std::sync::Arc;
 

@@ -58,10 +58,10 @@ pub(super) unsafe fn multiply(
     left: Matrix<'_>,
     right: Matrix<'_>,
     scale: f32,
-    write: Write,
+    write: Write<'_>,
 ) {
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn compiled(target: Target, left: Matrix<'_>, right: Matrix<'_>, buffers: &mut [Vec<u32>; 2]) {
+    unsafe fn compiled(target: Target<'_>, left: Matrix<'_>, right: Matrix<'_>, buffers: &mut [Vec<u32>; 2]) {
         // SAFETY: this function's caller has seen to the instructions and to the target.
         unsafe { product::<lanes::x86::Avx512>(target, left, right, buffers) };
     }
@@ -82,7 +82,7 @@ pub(super) unsafe fn multiply_emulated(
     left: Matrix<'_>,
     right: Matrix<'_>,
     scale: f32,
-    write: Write,
+    write: Write<'_>,
 ) {
     let mut buffers = BUFFERS.take();
     // SAFETY: the caller's contract; plain arithmetic is always there.
@@ -99,18 +99,18 @@ pub(super) unsafe fn multiply_emulated(
 
 /// What becomes of a product.
 #[derive(Clone, Copy)]
-struct Target {
+struct Target<'a> {
     start: *mut f32,
     row_stride: usize,
     scale: f32,
-    write: Write,
+    write: Write<'a>,
 }
 
 /// # Safety
 /// As for [`multiply`], with the instructions of `L`.
 #[inline(always)]
 unsafe fn product<L: Lanes>(
-    mut target: Target,
+    mut target: Target<'_>,
     left: Matrix<'_>,
     right: Matrix<'_>,
     [packed_left, packed_right]: &mut [Vec<u32>; 2],
@@ -121,11 +121,15 @@ unsafe fn product<L: Lanes>(
         return;
     }
     let blocks = Pieces::new(left.columns(), DEPTH, 2);
-    if blocks.count() == 0 && target.write == Write::Replace {
+    if blocks.count() == 0 && target.write != Write::Add {
         for row in 0..rows {
             // SAFETY: the caller answers for the target.
-            unsafe { std::slice::from_raw_parts_mut(target.start.add(row * target.row_stride), columns) }
-                .fill(0.0);
+            let row =
+                unsafe { std::slice::from_raw_parts_mut(target.start.add(row * target.row_stride), columns) };
+            match target.write {
+                Write::Row(values) => row.copy_from_slice(values),
+                Write::Replace | Write::Add => row.fill(0.0),
+            }
         }
     }
     let mut lines = [[0; DEPTH / 2]; TOGETHER];
@@ -145,8 +149,8 @@ unsafe fn product<L: Lanes>(
                 // SAFETY: `packed_left` holds whole blocks of rows, `packed_right` whole vectors; the tile is a part of
                 // the target.
                 unsafe {
-                    let target =
-                        Target { start: target.start.add(row * target.row_stride + strip.start), ..target };
+                    let start = target.start.add(row * target.row_stride + strip.start);
+                    let target = Target { start, write: target.write.from(strip.start), ..target };
                     let left = packed_left.as_ptr().add(row * steps.row);
                     let right = packed_right.as_ptr();
                     match vectors {
@@ -183,7 +187,7 @@ unsafe fn tile<L: Lanes, const V: usize>(
     steps: Steps,
     right: *const u32,
     pairs: usize,
-    target: Target,
+    target: Target<'_>,
     [rows, columns]: [usize; 2],
 ) {
     // SAFETY: the caller's contract; the target's tile has `rows` rows of `columns` values.
@@ -210,9 +214,10 @@ unsafe fn tile<L: Lanes, const V: usize>(
                 let to = target.start.add(row * target.row_stride + v * LANES);
                 let values = L::values(sums);
                 // A constant length where the vector is whole: one store.
+                let how = target.write.from(v * LANES);
                 match columns - v * LANES {
-                    rest if rest < LANES => write(to, &values[..rest], target.scale, target.write),
-                    _ => write(to, &values, target.scale, target.write),
+                    rest if rest < LANES => write(to, &values[..rest], target.scale, how),
+                    _ => write(to, &values, target.scale, how),
                 }
             }
         }
@@ -222,7 +227,7 @@ unsafe fn tile<L: Lanes, const V: usize>(
 /// # Safety
 /// `to` is valid for writing as many values, and for reading them if they are added to.
 #[inline(always)]
-unsafe fn write(to: *mut f32, values: &[f32], scale: f32, write: Write) {
+unsafe fn write(to: *mut f32, values: &[f32], scale: f32, write: Write<'_>) {
     for (index, &value) in values.iter().enumerate() {
         // SAFETY: the caller's contract.
         unsafe {
@@ -230,6 +235,7 @@ unsafe fn write(to: *mut f32, values: &[f32], scale: f32, write: Write) {
             *to = match write {
                 Write::Replace => scale * value,
                 Write::Add => *to + scale * value,
+                Write::Row(row) => row[index] + scale * value,
             };
         }
     }

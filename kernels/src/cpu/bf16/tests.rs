@@ -1,45 +1,13 @@
 //! The product against sums in `f64` over rounded operands, and the instructions against their emulation.
-#![expect(unsafe_code, reason = "the product writes through an address")]
+#![expect(unsafe_code, reason = "products write through an address")]
 
 use proptest::prelude::*;
 
 use super::rounded;
-use crate::cpu::matmul::{Matrix, Write};
+use crate::cpu::matmul::Write;
+use crate::cpu::stored::{self, Stored, writes};
 use crate::cpu::testing::noise;
 use crate::products::{Arithmetic, testing::bf16_arithmetics};
-
-/// Between the rows of the target, where nothing may be written.
-const UNTOUCHED: f32 = 77.0;
-
-/// A matrix in memory.
-struct Stored {
-    values: Vec<f32>,
-    rows: usize,
-    columns: usize,
-    stride: usize,
-    transposed: bool,
-}
-
-impl Stored {
-    /// Of `rows` × `columns`, stored with `gap` values between lines; as its transpose if `transposed`.
-    fn new(rows: usize, columns: usize, gap: usize, transposed: bool, seed: u64) -> Self {
-        let (lines, length) = if transposed { (columns, rows) } else { (rows, columns) };
-        let stride = length + gap;
-        Self { values: noise(lines * stride, seed), rows, columns, stride, transposed }
-    }
-
-    fn matrix(&self) -> Matrix<'_> {
-        match self.transposed {
-            true => Matrix::new(&self.values, self.columns, self.rows, self.stride).transposed(),
-            false => Matrix::new(&self.values, self.rows, self.columns, self.stride),
-        }
-    }
-
-    fn at(&self, row: usize, column: usize) -> f32 {
-        let (line, place) = if self.transposed { (column, row) } else { (row, column) };
-        self.values[line * self.stride + place]
-    }
-}
 
 /// `target` before and after.
 fn multiply(
@@ -49,41 +17,16 @@ fn multiply(
     scale: f32,
     write: Write,
 ) -> [Vec<f32>; 2] {
-    let stride = right.columns + gap;
-    let mut before = noise(left.rows * stride, 3);
-    for row in before.chunks_exact_mut(stride.max(1)) {
-        row[right.columns..].fill(UNTOUCHED);
-    }
-    let mut target = before.clone();
-    // SAFETY: the target has `rows` rows of `stride` values.
-    unsafe { arithmetic.multiply(target.as_mut_ptr(), stride, left.matrix(), right.matrix(), scale, write) };
-    [before, target]
+    stored::multiply([left, right], gap, |target, stride, left, right| {
+        // SAFETY: the target has all rows, written.
+        unsafe { arithmetic.multiply(target, stride, left, right, scale, write) };
+    })
 }
 
-fn assert_product([left, right]: [&Stored; 2], gap: usize, scale: f32, write: Write) {
+fn assert_product(operands: [&Stored; 2], gap: usize, scale: f32, write: Write) {
     for arithmetic in bf16_arithmetics() {
-        let [before, found] = multiply(arithmetic, [left, right], gap, scale, write);
-        let stride = right.columns + gap;
-        for (place, (&before, &found)) in before.iter().zip(&found).enumerate() {
-            let (row, column) = (place / stride, place % stride);
-            if column >= right.columns {
-                assert_eq!(found, UNTOUCHED, "{arithmetic:?} wrote between the rows");
-                continue;
-            }
-            let (mut sum, mut size) = (0.0, 0.0);
-            for inner in 0..left.columns {
-                let [left, right] = [left.at(row, inner), right.at(inner, column)].map(rounded);
-                sum += f64::from(left) * f64::from(right);
-                size += (f64::from(left) * f64::from(right)).abs();
-            }
-            let start = if write == Write::Add { f64::from(before) } else { 0.0 };
-            let expected = start + f64::from(scale) * sum;
-            // Each addition rounds once, by 2⁻²⁴ of at most `size`.
-            let bound =
-                (size * f64::from(scale.abs()) + start.abs()) * (left.columns + 2) as f64 / 2f64.powi(24);
-            let error = (f64::from(found) - expected).abs();
-            assert!(error <= bound, "{arithmetic:?} [{row}, {column}]: {found}, expected {expected}");
-        }
+        let found = multiply(arithmetic, operands, gap, scale, write);
+        stored::assert_product(&format!("{arithmetic:?}"), operands, rounded, scale, write, &found);
     }
 }
 
@@ -97,12 +40,11 @@ proptest! {
         gaps in [0usize..5, 0usize..5, 0usize..5],
         transposed: [bool; 2],
         scale in prop_oneof![Just(1.0f32), -2.0f32..2.0],
-        add: bool,
+        write in 0usize..3,
     ) {
         let left = Stored::new(rows, inner, gaps[0], transposed[0], 1);
         let right = Stored::new(inner, columns, gaps[1], transposed[1], 2);
-        let write = if add { Write::Add } else { Write::Replace };
-        assert_product([&left, &right], gaps[2], scale, write);
+        assert_product([&left, &right], gaps[2], scale, writes(&noise(columns, 4))[write]);
     }
 }
 
@@ -112,8 +54,9 @@ fn sums_longer_than_a_block_go_on_where_the_last_one_ended() {
         for transposed in [[false, false], [true, false], [false, true], [true, true]] {
             let left = Stored::new(7, inner, 1, transposed[0], 1);
             let right = Stored::new(inner, 65, 2, transposed[1], 2);
-            assert_product([&left, &right], 1, 0.5, Write::Replace);
-            assert_product([&left, &right], 1, 0.5, Write::Add);
+            for write in writes(&noise(65, 4)) {
+                assert_product([&left, &right], 1, 0.5, write);
+            }
         }
     }
 }
@@ -121,8 +64,9 @@ fn sums_longer_than_a_block_go_on_where_the_last_one_ended() {
 #[test]
 fn nothing_to_sum_gives_zeros_or_leaves_the_target() {
     let (left, right) = (Stored::new(3, 0, 1, false, 1), Stored::new(0, 20, 1, false, 2));
-    assert_product([&left, &right], 2, 1.0, Write::Replace);
-    assert_product([&left, &right], 2, 1.0, Write::Add);
+    for write in writes(&noise(20, 4)) {
+        assert_product([&left, &right], 2, 1.0, write);
+    }
     for [rows, columns] in [[0, 5], [5, 0]] {
         let (left, right) = (Stored::new(rows, 4, 0, false, 1), Stored::new(4, columns, 0, false, 2));
         assert_product([&left, &right], 0, 1.0, Write::Add);
@@ -148,8 +92,8 @@ fn what_is_not_a_number_stays_in_its_row_and_column() {
 
 #[test]
 fn subnormal_operands_count_as_zero() {
-    let stored = |value| Stored { values: vec![value; 4], rows: 2, columns: 2, stride: 2, transposed: false };
-    let (small, large) = (stored(f32::MIN_POSITIVE / 4.0), stored(1e38));
+    let of = |value| Stored { values: vec![value; 4], rows: 2, columns: 2, stride: 2, transposed: false };
+    let (small, large) = (of(f32::MIN_POSITIVE / 4.0), of(1e38));
     for arithmetic in bf16_arithmetics() {
         for operands in [[&small, &large], [&large, &small]] {
             let [_, found] = multiply(arithmetic, operands, 0, 1.0, Write::Replace);

@@ -1,0 +1,335 @@
+//! Products of `f32` matrices on processors with AVX2 or AVX-512.
+//!
+//! The columns of the result are taken in strips of two vectors. A strip of the right operand, at most [`DEPTH`] values deep,
+//! lies side by side in memory and stays in the first-level cache while all rows pass by, as many at a time as there are
+//! registers for their sums: two vectors of the right operand and one value of the left, spread over a vector, feed twelve (AVX2)
+//! or 24 (AVX-512) independent chains, which hides the latency of the multiply-add. The left operand is read where it lies if its
+//! rows are contiguous, for it is read a value at a time; else it is copied into panels. A right operand of many products, a
+//! weight, is copied once for all of them ([`Packed`]).
+//!
+//! A row of the result depends on its own row of the left operand alone, not on how many others there are: what is not a whole
+//! tile is computed as one, in memory of its own.
+#![expect(
+    unsafe_code,
+    reason = "functions compiled for instructions found at run time; writing through addresses"
+)]
+
+mod copies;
+mod lanes;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use self::copies::{copy_columns, copy_rows, copy_strip, panel_size};
+use self::lanes::{BLOCK, Lanes};
+pub(super) use self::tile::Target;
+use self::tile::{LINE, Rows, Strip, Tiles, VECTORS, tiles};
+use super::Pieces;
+use super::matmul::{Matrix, Write};
+use super::simd::{Instructions, instructions};
+
+/// Values of the inner axis between two visits to the result, at most: half of the first-level cache.
+const DEPTH: usize = 288;
+thread_local! {
+    /// Copies of this thread, kept from call to call.
+    static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { panels: Vec::new(), strip: Vec::new(), edge: Vec::new() }) };
+}
+
+#[derive(Default)]
+struct Buffers {
+    /// Of the left operand.
+    panels: Vec<f32>,
+    /// Of the right operand.
+    strip: Vec<f32>,
+    /// Tiles of the result that are not all there.
+    edge: Vec<f32>,
+}
+
+/// What computes tiles on this processor.
+pub(super) struct Unit {
+    /// Rows of a tile.
+    rows: usize,
+    /// Columns of a tile.
+    width: usize,
+    tiles: Tiles,
+    transpose: Transpose,
+}
+
+/// See [`Lanes::transpose`], for `count` blocks whose lines follow each other.
+type Transpose = unsafe fn(count: usize, from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
+
+/// # Safety
+/// As for [`Lanes::transpose`].
+#[inline(always)]
+unsafe fn transpose<L: Lanes>(count: usize, from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+    for block in 0..count {
+        // SAFETY: the caller's contract.
+        unsafe {
+            L::transpose(from.add(block * BLOCK), stride, to.add(block * BLOCK * to_stride), to_stride)
+        };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Unit {
+    /// The best there is, if it is worth it.
+    pub(super) fn of_this_processor() -> Option<&'static Unit> {
+        use self::lanes::x86::{Avx2, Avx512};
+
+        macro_rules! unit {
+            ($lanes:ident, $rows:literal, $features:literal) => {{
+                #[target_feature(enable = $features)]
+                unsafe fn compiled_tiles(count: usize, left: Rows, strip: Strip, target: Target<'_>) {
+                    // SAFETY: the caller's contract; the instructions are those of this function.
+                    unsafe { tiles::<$lanes, $rows>(count, left, strip, target) };
+                }
+                #[target_feature(enable = $features)]
+                unsafe fn compiled_transpose(
+                    count: usize,
+                    from: *const f32,
+                    stride: usize,
+                    to: *mut f32,
+                    to_stride: usize,
+                ) {
+                    // SAFETY: as above.
+                    unsafe { transpose::<$lanes>(count, from, stride, to, to_stride) };
+                }
+                static UNIT: Unit = Unit {
+                    rows: $rows,
+                    width: VECTORS * $lanes::LANES,
+                    tiles: compiled_tiles,
+                    transpose: compiled_transpose,
+                };
+                Some(&UNIT)
+            }};
+        }
+        match instructions() {
+            Instructions::Avx512 => unit!(Avx512, 12, "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"),
+            Instructions::Avx2 => unit!(Avx2, 6, "avx2,fma"),
+            Instructions::Base => None,
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Unit {
+    /// None: the `gemm` crate knows other processors.
+    pub(super) fn of_this_processor() -> Option<&'static Unit> {
+        None
+    }
+}
+
+#[cfg(test)]
+impl Unit {
+    /// As that of AVX-512, in plain arithmetic.
+    fn emulated() -> &'static Unit {
+        use self::lanes::Emulated;
+        static UNIT: Unit = Unit {
+            rows: 12,
+            width: VECTORS * Emulated::LANES,
+            tiles: tiles::<Emulated, 12>,
+            transpose: transpose::<Emulated>,
+        };
+        &UNIT
+    }
+}
+
+impl Unit {
+    /// Whether a product of so many rows is worth the copies.
+    pub(super) fn serves(&self, left: Matrix<'_>, right: Matrix<'_>) -> bool {
+        left.rows() >= self.rows && left.columns() > 0 && right.columns() > 0
+    }
+
+    /// [`BLOCK`] lines of a matrix from `first` on, transposed: value `p` of line `l` goes to `to[p · to_stride + l]`.
+    fn transpose(
+        &self,
+        matrix: Matrix<'_>,
+        first: usize,
+        range: Range<usize>,
+        to: &mut [f32],
+        to_stride: usize,
+    ) {
+        let lines: [&[f32]; BLOCK] = std::array::from_fn(|line| matrix.line(first + line, range.clone()));
+        let (depth, stride) = (range.len(), matrix.line_stride());
+        assert!(depth == 0 || to.len() >= (depth - 1) * to_stride + BLOCK, "room for all lines");
+        // SAFETY: there is room, and so many lines of this length, `stride` apart.
+        unsafe { (self.transpose)(depth / BLOCK, lines[0].as_ptr(), stride, to.as_mut_ptr(), to_stride) };
+        for place in depth / BLOCK * BLOCK..depth {
+            for (to, line) in to[place * to_stride..].iter_mut().zip(lines) {
+                *to = line[place];
+            }
+        }
+    }
+
+    /// The columns of a strip of the right operand.
+    fn columns(&self, strip: usize, columns: usize) -> Range<usize> {
+        strip * self.width..((strip + 1) * self.width).min(columns)
+    }
+
+    /// A right operand, copied for several products, on all threads.
+    pub(super) fn pack(&self, right: Matrix<'_>) -> Packed {
+        let strips = right.columns().div_ceil(self.width);
+        let mut values = vec![0.0; strips * self.width * right.rows() + LINE];
+        let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        let mut rest = &mut values[start..];
+        let blocks = Pieces::new(right.rows(), DEPTH, 1);
+        for inner in (0..blocks.count()).map(|block| blocks.range(block)) {
+            let (own, after) = rest.split_at_mut(strips * self.width * inner.len());
+            own.par_chunks_exact_mut(self.width * inner.len()).enumerate().for_each(|(strip, to)| {
+                copy_strip(self, right, inner.clone(), self.columns(strip, right.columns()), to)
+            });
+            rest = after;
+        }
+        Packed { values, start }
+    }
+
+    /// `target ← scale · left · right`, or as `write` says, for operands that this unit [serves](Self::serves). `packed` is made
+    /// of `right`, if it is given.
+    ///
+    /// # Safety
+    /// As for [`super::matmul::multiply`].
+    pub(super) unsafe fn multiply(
+        &self,
+        mut target: Target<'_>,
+        left: Matrix<'_>,
+        right: Matrix<'_>,
+        packed: Option<&Packed>,
+    ) {
+        assert_eq!(left.columns(), right.rows(), "inner sizes of a product agree");
+        let mut buffers = BUFFERS.take();
+        let strips = right.columns().div_ceil(self.width);
+        let blocks = Pieces::new(left.columns(), DEPTH, 1);
+        for inner in (0..blocks.count()).map(|block| blocks.range(block)) {
+            let [whole, last] = self.left(left, inner.clone(), &mut buffers.panels);
+            for strip in 0..strips {
+                let (columns, size) = (self.columns(strip, right.columns()), self.width * inner.len());
+                let strip = match packed {
+                    Some(packed) => {
+                        let start = packed.start + inner.start * strips * self.width + strip * size;
+                        let values = &packed.values[start..start + size];
+                        let ahead = size.div_ceil(LINE).div_ceil((left.rows() / self.rows).max(1));
+                        Strip::new(values, inner.len(), ahead)
+                    }
+                    None => {
+                        let values = room(&mut buffers.strip, size);
+                        copy_strip(self, right, inner.clone(), columns.clone(), values);
+                        Strip::new(values, inner.len(), 0)
+                    }
+                };
+                // SAFETY: both are parts of the target, which the caller answers for, and `left` says where their rows lie.
+                unsafe {
+                    let rows = left.rows() / self.rows * self.rows;
+                    self.strip(
+                        whole,
+                        strip,
+                        target.part(0, columns.start),
+                        [rows, columns.len()],
+                        &mut buffers.edge,
+                    );
+                    if rows < left.rows() {
+                        let size = [left.rows() - rows, columns.len()];
+                        self.strip(last, strip, target.part(rows, columns.start), size, &mut buffers.edge);
+                    }
+                }
+            }
+            target.write = Write::Add;
+        }
+        BUFFERS.set(buffers);
+    }
+
+    /// Where the inner loop finds the values `inner` of the left operand's whole tiles, and of the rows behind them.
+    fn left(&self, left: Matrix<'_>, inner: Range<usize>, panels: &mut Vec<f32>) -> [Rows; 2] {
+        let (rows, size) = (left.rows(), panel_size(self, inner.len()));
+        let whole = rows / self.rows;
+        let in_panels = |start: &[f32]| Rows {
+            start: start.as_ptr(),
+            tile: size,
+            row: 1,
+            step: self.rows,
+            // Eight values of all rows lie in as many lines as eight rows of one.
+            apart: BLOCK,
+        };
+        if left.by_rows() {
+            let panel = room(panels, size);
+            copy_rows(self, left, whole * self.rows..rows, inner.clone(), panel);
+            let (start, row) = (left.line(0, inner).as_ptr(), left.line_stride());
+            [Rows { start, tile: self.rows * row, row, step: 1, apart: 0 }, in_panels(panel)]
+        } else {
+            let panels = room(panels, rows.div_ceil(self.rows) * size);
+            copy_columns(self, left, inner, panels);
+            let last = whole * size;
+            [in_panels(panels), in_panels(&panels[last.min(panels.len())..])]
+        }
+    }
+
+    /// `rows` by `columns` of the product with one strip.
+    ///
+    /// # Safety
+    /// `target` has so many rows and columns, under the contract of [`tiles`]; `left` as many rows, filled up to whole tiles.
+    unsafe fn strip(
+        &self,
+        left: Rows,
+        strip: Strip,
+        target: Target<'_>,
+        [rows, columns]: [usize; 2],
+        edge: &mut Vec<f32>,
+    ) {
+        let count = rows.div_ceil(self.rows);
+        if rows.is_multiple_of(self.rows) && columns == self.width {
+            // SAFETY: whole tiles, and the caller's contract.
+            unsafe { (self.tiles)(count, left, strip, target) };
+            return;
+        }
+        // Whole tiles in memory of their own, for the part that is there.
+        let edge = room(edge, (count * self.rows + 1) * self.width);
+        let (filler, edge) = edge.split_at_mut(self.width);
+        let lines = |edge: &mut [f32], copy: &dyn Fn(*mut f32, &mut [f32])| {
+            for (row, line) in edge.chunks_exact_mut(self.width).take(rows).enumerate() {
+                // SAFETY: a row of the target.
+                copy(unsafe { target.start.add(row * target.row_stride) }, &mut line[..columns]);
+            }
+        };
+        let write = match target.write {
+            Write::Replace => Write::Replace,
+            Write::Add => {
+                // SAFETY: `columns` values of the target, which have been written.
+                lines(edge, &|from, line| unsafe {
+                    std::ptr::copy_nonoverlapping(from, line.as_mut_ptr(), columns)
+                });
+                Write::Add
+            }
+            Write::Row(values) => {
+                filler[..columns].copy_from_slice(&values[..columns]);
+                Write::Row(filler)
+            }
+        };
+        // SAFETY: the edge has whole tiles, written (once a buffer has grown) and nobody else's; the instructions are there.
+        unsafe {
+            let target = Target { start: edge.as_mut_ptr(), row_stride: self.width, write, ..target };
+            (self.tiles)(count, left, strip, target);
+        }
+        // SAFETY: `columns` values of the target.
+        lines(edge, &|to, line| unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), to, columns) });
+    }
+}
+
+/// A right operand as [`Unit`] reads it: for each block of the inner axis one strip after the other.
+pub(super) struct Packed {
+    values: Vec<f32>,
+    start: usize,
+}
+
+/// `size` values of a buffer that grows to it, from a cache line's start: a vector across two lines takes two loads. What they
+/// hold is not defined.
+fn room(buffer: &mut Vec<f32>, size: usize) -> &mut [f32] {
+    if buffer.len() < size + LINE {
+        buffer.resize(size + LINE, 0.0);
+    }
+    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    &mut buffer[start..start + size]
+}

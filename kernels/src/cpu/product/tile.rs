@@ -1,0 +1,145 @@
+//! The inner loop: tiles of as many rows as there are registers for, two vectors wide.
+#![expect(unsafe_code, reason = "unchecked vector loads and stores in the innermost loop")]
+
+use super::super::matmul::Write;
+use super::lanes::Lanes;
+
+/// Vectors of a row handled together.
+pub(super) const VECTORS: usize = 2;
+/// Values of the inner axis between two looks ahead.
+const TOGETHER: usize = 8;
+/// Values in a cache line.
+pub(super) const LINE: usize = 16;
+
+/// Where the values of a left operand lie: value `k` of row `r` of tile `t` at `start + t · tile + r · row + k · step`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) start: *const f32,
+    pub(super) tile: usize,
+    pub(super) row: usize,
+    pub(super) step: usize,
+    /// What to fetch ahead for the next tile lies so far apart, row by row: the rows themselves, or lines of a panel.
+    pub(super) apart: usize,
+}
+
+/// What becomes of a product.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Target<'a> {
+    pub(in crate::cpu) start: *mut f32,
+    pub(in crate::cpu) row_stride: usize,
+    pub(in crate::cpu) scale: f32,
+    pub(in crate::cpu) write: Write<'a>,
+}
+
+impl Target<'_> {
+    /// The part that begins with this row and column.
+    ///
+    /// # Safety
+    /// Inside the target.
+    pub(super) unsafe fn part(self, row: usize, column: usize) -> Self {
+        // SAFETY: the caller's contract.
+        let start = unsafe { self.start.add(row * self.row_stride + column) };
+        Self { start, write: self.write.from(column), ..self }
+    }
+}
+
+/// A strip of the right operand, [`VECTORS`] vectors for each of `depth` values of the inner axis, and what to fetch for later
+/// meanwhile: `ahead` lines from `next` on for each tile.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    pub(super) start: *const f32,
+    pub(super) depth: usize,
+    pub(super) next: *const f32,
+    pub(super) ahead: usize,
+}
+
+impl Strip {
+    /// Of these values; what follows them in memory is fetched meanwhile.
+    pub(super) fn new(values: &[f32], depth: usize, ahead: usize) -> Self {
+        Self { start: values.as_ptr(), depth, next: values.as_ptr_range().end, ahead }
+    }
+}
+
+/// Products of `count` tiles of a left operand with a strip of a right one, into whole tiles of a target.
+pub(super) type Tiles = unsafe fn(count: usize, left: Rows, strip: Strip, target: Target<'_>);
+
+/// See [`Tiles`].
+///
+/// # Safety
+/// The instructions of `L` are there; `left` has so many tiles of `R` rows of the strip's depth; the target has `R` rows of
+/// [`VECTORS`] vectors for each tile, nobody else reads or writes them meanwhile, they have been written if they are added to,
+/// and a [`Write::Row`] is as long.
+// No closures in here: they are not compiled for the instructions of the function that this is inlined into.
+#[inline(always)]
+pub(super) unsafe fn tiles<L: Lanes, const R: usize>(
+    count: usize,
+    left: Rows,
+    mut strip: Strip,
+    target: Target<'_>,
+) {
+    let width = VECTORS * L::LANES;
+    // SAFETY: addresses inside the operands and the target by the caller's contract; of what is only fetched, none is wrong.
+    unsafe {
+        let scale = L::splat(target.scale);
+        for tile in 0..count {
+            let to = target.start.add(tile * R * target.row_stride);
+            for row in 0..R {
+                for last in [0, width - 1] {
+                    L::fetch(to.add(row * target.row_stride + last));
+                }
+            }
+            for _ in 0..strip.ahead {
+                L::fetch_for_later(strip.next);
+                strip.next = strip.next.wrapping_add(LINE);
+            }
+            let mut sums = [[L::zero(); VECTORS]; R];
+            let mut rows = [left.start; R];
+            for (row, start) in rows.iter_mut().enumerate() {
+                *start = start.wrapping_add(tile * left.tile + row * left.row);
+            }
+            let mut right = strip.start;
+            let mut rest = strip.depth;
+            while rest > 0 {
+                for (index, row) in rows.iter().enumerate() {
+                    L::fetch(row.wrapping_add(left.tile + index * left.apart));
+                }
+                // No constant, lest it be unrolled: loads of later rounds then come so early that a sum loses its register.
+                let now = rest.min(TOGETHER);
+                rest -= now;
+                for _ in 0..now {
+                    let mut vectors = [L::zero(); VECTORS];
+                    for (v, vector) in vectors.iter_mut().enumerate() {
+                        *vector = L::load(right.add(v * L::LANES));
+                    }
+                    for (row, sums) in rows.iter_mut().zip(&mut sums) {
+                        let value = L::splat(**row);
+                        *row = row.wrapping_add(left.step);
+                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                            *sum = L::mul_add(value, vector, *sum);
+                        }
+                    }
+                    right = right.add(width);
+                }
+            }
+            // Three plain loops, each short enough to be unrolled: a sum found by a counter would have to live in memory.
+            macro_rules! write {
+                (|$sum:ident, $to:ident, $place:ident| $value:expr) => {
+                    for (row, sums) in sums.iter().enumerate() {
+                        for (v, &$sum) in sums.iter().enumerate() {
+                            let $place = v * L::LANES;
+                            let $to = to.add(row * target.row_stride + $place);
+                            L::store($value, $to);
+                        }
+                    }
+                };
+            }
+            match target.write {
+                Write::Replace => write!(|sum, to, _place| L::mul(sum, scale)),
+                Write::Add => write!(|sum, to, _place| L::mul_add(sum, scale, L::load(to))),
+                Write::Row(values) => {
+                    write!(|sum, to, place| L::mul_add(sum, scale, L::load(values.as_ptr().add(place))))
+                }
+            }
+        }
+    }
+}
