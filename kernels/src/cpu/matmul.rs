@@ -68,6 +68,11 @@ impl<'a> Matrix<'a> {
         if self.by_rows() { self.row_stride as usize } else { self.column_stride as usize }
     }
 
+    /// Where value `place` of a [line](Self::line) lies, to be read together with the following lines.
+    pub(super) fn address(&self, line: usize, place: usize) -> *const f32 {
+        self.start.wrapping_add(line * self.line_stride() + place)
+    }
+
     /// The values `range` of row `index` if the matrix lies [by rows](Self::by_rows), else of column `index`.
     #[inline(always)]
     pub(super) fn line(&self, index: usize, range: std::ops::Range<usize>) -> &'a [f32] {

@@ -155,10 +155,11 @@ impl Unit {
         to_stride: usize,
     ) {
         let lines: [&[f32]; BLOCK] = std::array::from_fn(|line| matrix.line(first + line, range.clone()));
-        let (depth, stride) = (range.len(), matrix.line_stride());
+        let (from, stride) = (matrix.address(first, range.start), matrix.line_stride());
+        let depth = range.len();
         assert!(depth == 0 || to.len() >= (depth - 1) * to_stride + BLOCK, "room for all lines");
         // SAFETY: there is room, and so many lines of this length, `stride` apart.
-        unsafe { (self.transpose)(depth / BLOCK, lines[0].as_ptr(), stride, to.as_mut_ptr(), to_stride) };
+        unsafe { (self.transpose)(depth / BLOCK, from, stride, to.as_mut_ptr(), to_stride) };
         for place in depth / BLOCK * BLOCK..depth {
             for (to, line) in to[place * to_stride..].iter_mut().zip(lines) {
                 *to = line[place];
@@ -257,7 +258,7 @@ impl Unit {
         if left.by_rows() {
             let panel = room(panels, size);
             copy_rows(self, left, whole * self.rows..rows, inner.clone(), panel);
-            let (start, row) = (left.line(0, inner).as_ptr(), left.line_stride());
+            let (start, row) = (left.address(0, inner.start), left.line_stride());
             [Rows { start, tile: self.rows * row, row, step: 1, apart: 0 }, in_panels(panel)]
         } else {
             let panels = room(panels, rows.div_ceil(self.rows) * size);
