@@ -18,9 +18,9 @@ const root = new URL(base);
 root.search = "";
 const at = (path) => new URL(`p/${key}/${path}`, root).href;
 const small = { "model.name": "resnet8", "run.device": "cpu" };
-const typed = { "model.image_size": "16", "training.steps": "400", "training.batch": "2" };
+const typed = { "model.image_size": "16", "training.steps": "2000", "training.batch": "2" };
 
-/** The form with a training of seconds. */
+/** The form with a training that is short, yet not done before it is looked at and stopped. */
 async function choose() {
   await page.goto(at("train"));
   await page.locator('[name="with_baseline"]').uncheck();
@@ -43,7 +43,7 @@ await page.getByRole("alert").waitFor({ state: "detached" });
 await page.getByRole("button", { name: "Show the script" }).click();
 const script = page.getByLabel("The script");
 await page.waitForFunction(() => document.getElementById("script-text").value.includes("resnet8"));
-session.claim("the script is what is chosen", (await script.inputValue()).includes("training.steps=400"));
+session.claim("the script is what is chosen", (await script.inputValue()).includes("training.steps=2000"));
 await session.accessible(page, "the script");
 await script.fill((await script.inputValue()).replace("restarts=0\n", "restarts=0\necho 'changed by hand'\n"));
 session.claim("a change can be undone", await page.getByRole("button", { name: "Undo my changes" }).isVisible());
