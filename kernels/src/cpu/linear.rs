@@ -14,8 +14,8 @@ use crate::products::Arithmetic;
 
 /// Rows a thread takes at a time: their part of the result stays in the second-level cache.
 const ROWS: usize = 192;
-/// A multiple of the rows of all tiles.
-const ROW_UNIT: usize = 24;
+/// The rows of any tile divide it; no more, lest threads get unequal parts of a single image.
+const ROW_UNIT: usize = 12;
 /// Rows that add up to one partial gradient of the weight ...
 const GROUP: usize = 512;
 /// ... of which there are at most so many.
@@ -78,7 +78,7 @@ fn forward_then(
     let [d_in, d_out] = weight.layout().shape().dims();
     let rows = input.len() / d_in;
 
-    let right = arithmetic.prepare(Matrix::new(values(&weight), d_in, d_out, d_out));
+    let right = arithmetic.prepare(Matrix::new(values(&weight), d_in, d_out, d_out), rows);
     let write = bias.map_or(Write::Replace, Write::Row);
 
     let pieces = Pieces::new(rows, ROWS, ROW_UNIT);
@@ -160,7 +160,8 @@ fn backward_of<'a>(
     let input = x.as_ref().map(|x| (values(x), last(x.layout().shape())));
     let matrix = weight.as_ref().map(|weight| {
         let d_in = weight.layout().shape()[0];
-        (arithmetic.prepare(Matrix::new(values(weight), d_in, d_out, d_out).transposed()), d_in)
+        let weight = Matrix::new(values(weight), d_in, d_out, d_out).transposed();
+        (arithmetic.prepare(weight, rows), d_in)
     });
     let mut dx = matrix.as_ref().map(|(_, d_in)| fresh(rows * d_in));
     let mut dw = Vec::new();

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::product::{Packed, Target, Unit};
+use super::product::{Packed, Unit};
 use crate::products::Arithmetic;
 
 /// A matrix to read.
@@ -107,10 +107,10 @@ pub(super) enum Write<'a> {
     Row(&'a [f32]),
 }
 
-impl<'a> Write<'a> {
-    /// For the columns from this one on.
+impl Write<'_> {
+    /// The same for the columns from this one on.
     #[inline(always)]
-    pub(super) fn from(self, column: usize) -> Self {
+    pub(super) fn starting_at(self, column: usize) -> Self {
         match self {
             Write::Row(values) => Write::Row(&values[column..]),
             other => other,
@@ -118,38 +118,54 @@ impl<'a> Write<'a> {
     }
 }
 
-/// `target ← scale · left · right`, or as `write` says; its rows start `row_stride` apart.
+/// Where a product goes: to rows that start `row_stride` apart, times `scale`.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) start: *mut f32,
+    pub(super) row_stride: usize,
+    pub(super) scale: f32,
+    pub(super) write: Write<'a>,
+}
+
+impl Target<'_> {
+    /// The part that begins with this row and column.
+    ///
+    /// # Safety
+    /// Inside the target.
+    #[inline(always)]
+    pub(super) unsafe fn part(self, row: usize, column: usize) -> Self {
+        // SAFETY: the caller's contract.
+        let start = unsafe { self.start.add(row * self.row_stride + column) };
+        Self { start, write: self.write.starting_at(column), ..self }
+    }
+}
+
+/// `target ← scale · left · right`, or as the target says.
 ///
 /// # Safety
-/// `target` has room for all rows, nobody else reads or writes them meanwhile, and for [`Write::Add`] they have been
+/// The target has room for all rows, nobody else reads or writes them meanwhile, and for [`Write::Add`] they have been
 /// written before.
-unsafe fn multiply(
-    target: *mut f32,
-    row_stride: usize,
-    left: Matrix<'_>,
-    (right, packed): (Matrix<'_>, Option<&Packed>),
-    scale: f32,
-    write: Write<'_>,
-) {
+unsafe fn multiply(target: Target<'_>, left: Matrix<'_>, right: &Prepared<'_>) {
+    let Prepared { matrix: right, packed } = right;
     assert_eq!(left.columns, right.rows, "inner sizes of a product agree");
-    if let Some(unit) = Unit::of_this_processor().filter(|unit| unit.serves(left, right)) {
-        let target = Target { start: target, row_stride, scale, write };
+    if let Some(unit) = Unit::of_this_processor().filter(|unit| unit.serves(left, *right)) {
         // SAFETY: the caller's contract.
-        unsafe { unit.multiply(target, left, right, packed) };
+        unsafe { unit.multiply(target, left, *right, packed.as_ref()) };
         return;
     }
+    let Target { start, row_stride, scale, write } = target;
     // SAFETY: both operands were checked against their slices when made; the caller answers for the target.
     unsafe {
         if let Write::Row(values) = write {
             for row in 0..left.rows {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), target.add(row * row_stride), values.len());
+                std::ptr::copy_nonoverlapping(values.as_ptr(), start.add(row * row_stride), values.len());
             }
         }
         gemm::gemm(
             left.rows,
             right.columns,
             left.columns,
-            target,
+            start,
             1,
             row_stride as isize,
             write != Write::Replace,
@@ -170,9 +186,9 @@ unsafe fn multiply(
 }
 
 impl Arithmetic {
-    /// A right operand of several products, copied once for all of them where that serves.
-    pub(super) fn prepare(self, right: Matrix<'_>) -> Prepared<'_> {
-        let unit = Unit::of_this_processor().filter(|_| self == Arithmetic::F32);
+    /// A right operand of products with left operands of so many rows in all, copied once for all of them where that serves.
+    pub(super) fn prepare(self, right: Matrix<'_>, rows: usize) -> Prepared<'_> {
+        let unit = Unit::of_this_processor().filter(|unit| self == Arithmetic::F32 && unit.serves_rows(rows));
         Prepared { matrix: right, packed: unit.map(|unit| unit.pack(right)) }
     }
 
@@ -207,22 +223,18 @@ impl Arithmetic {
         scale: f32,
         write: Write<'_>,
     ) {
-        let Prepared { matrix, packed } = right;
         if let Write::Row(values) = write {
-            assert_eq!(values.len(), matrix.columns, "a row is as long as the product's");
+            assert_eq!(values.len(), right.matrix.columns, "a row is as long as the product's");
         }
+        let target = Target { start: target, row_stride, scale, write };
         // SAFETY: the caller's contract; `Bf16` is made where its instructions are.
         unsafe {
             match self {
-                Arithmetic::F32 => {
-                    multiply(target, row_stride, left, (*matrix, packed.as_ref()), scale, write)
-                }
+                Arithmetic::F32 => multiply(target, left, right),
                 #[cfg(target_arch = "x86_64")]
-                Arithmetic::Bf16(_) => super::bf16::multiply(target, row_stride, left, *matrix, scale, write),
+                Arithmetic::Bf16(_) => super::bf16::multiply(target, left, right.matrix),
                 #[cfg(test)]
-                Arithmetic::Emulated => {
-                    super::bf16::multiply_emulated(target, row_stride, left, *matrix, scale, write)
-                }
+                Arithmetic::Emulated => super::bf16::multiply_emulated(target, left, right.matrix),
             }
         }
     }

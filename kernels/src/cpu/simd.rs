@@ -9,7 +9,10 @@
 macro_rules! multiversion {
     ($(#[$meta:meta])* pub(super) fn $name:ident<$fma:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
-        #[expect(unsafe_code, reason = "calls of functions compiled for instruction sets found at run time")]
+        #[cfg_attr(
+            target_arch = "x86_64",
+            expect(unsafe_code, reason = "calls of functions compiled for instruction sets found at run time")
+        )]
         pub(super) fn $name($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             fn body<const $fma: bool>($($arg: $type),*) $(-> $result)? $body

@@ -23,7 +23,7 @@ use std::cell::Cell;
 use self::lanes::{LANES, Lanes};
 use self::pack::{Steps, TOGETHER, left_size, pack_left, pack_right};
 use super::Pieces;
-use super::matmul::{Matrix, Write};
+use super::matmul::{Matrix, Target, Write};
 #[cfg(test)]
 pub(crate) use pack::rounded;
 pub(crate) use pack::{pair, round_all};
@@ -47,19 +47,12 @@ pub(crate) fn available() -> bool {
     has!("avx512f") && has!("avx512vl") && has!("avx512bw") && has!("avx512dq") && has!("avx512bf16")
 }
 
-/// `target ← scale · left · right`, or added to `target`; its rows start `row_stride` apart.
+/// `target ← scale · left · right`, or as the target says.
 ///
 /// # Safety
 /// As for [`super::matmul::multiply`]; and [`available`].
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn multiply(
-    target: *mut f32,
-    row_stride: usize,
-    left: Matrix<'_>,
-    right: Matrix<'_>,
-    scale: f32,
-    write: Write<'_>,
-) {
+pub(super) unsafe fn multiply(target: Target<'_>, left: Matrix<'_>, right: Matrix<'_>) {
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
     unsafe fn compiled(target: Target<'_>, left: Matrix<'_>, right: Matrix<'_>, buffers: &mut [Vec<u32>; 2]) {
         // SAFETY: this function's caller has seen to the instructions and to the target.
@@ -67,7 +60,7 @@ pub(super) unsafe fn multiply(
     }
     let mut buffers = BUFFERS.take();
     // SAFETY: the caller's contract.
-    unsafe { compiled(Target { start: target, row_stride, scale, write }, left, right, &mut buffers) };
+    unsafe { compiled(target, left, right, &mut buffers) };
     BUFFERS.set(buffers);
 }
 
@@ -76,34 +69,11 @@ pub(super) unsafe fn multiply(
 /// # Safety
 /// As for [`super::matmul::multiply`].
 #[cfg(test)]
-pub(super) unsafe fn multiply_emulated(
-    target: *mut f32,
-    row_stride: usize,
-    left: Matrix<'_>,
-    right: Matrix<'_>,
-    scale: f32,
-    write: Write<'_>,
-) {
+pub(super) unsafe fn multiply_emulated(target: Target<'_>, left: Matrix<'_>, right: Matrix<'_>) {
     let mut buffers = BUFFERS.take();
     // SAFETY: the caller's contract; plain arithmetic is always there.
-    unsafe {
-        product::<lanes::Emulated>(
-            Target { start: target, row_stride, scale, write },
-            left,
-            right,
-            &mut buffers,
-        )
-    };
+    unsafe { product::<lanes::Emulated>(target, left, right, &mut buffers) };
     BUFFERS.set(buffers);
-}
-
-/// What becomes of a product.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    start: *mut f32,
-    row_stride: usize,
-    scale: f32,
-    write: Write<'a>,
 }
 
 /// # Safety
@@ -149,8 +119,7 @@ unsafe fn product<L: Lanes>(
                 // SAFETY: `packed_left` holds whole blocks of rows, `packed_right` whole vectors; the tile is a part of
                 // the target.
                 unsafe {
-                    let start = target.start.add(row * target.row_stride + strip.start);
-                    let target = Target { start, write: target.write.from(strip.start), ..target };
+                    let target = target.part(row, strip.start);
                     let left = packed_left.as_ptr().add(row * steps.row);
                     let right = packed_right.as_ptr();
                     match vectors {
@@ -214,7 +183,7 @@ unsafe fn tile<L: Lanes, const V: usize>(
                 let to = target.start.add(row * target.row_stride + v * LANES);
                 let values = L::values(sums);
                 // A constant length where the vector is whole: one store.
-                let how = target.write.from(v * LANES);
+                let how = target.write.starting_at(v * LANES);
                 match columns - v * LANES {
                     rest if rest < LANES => write(to, &values[..rest], target.scale, how),
                     _ => write(to, &values, target.scale, how),

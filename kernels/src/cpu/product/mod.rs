@@ -9,6 +9,10 @@
 //!
 //! A row of the result depends on its own row of the left operand alone, not on how many others there are: what is not a whole
 //! tile is computed as one, in memory of its own.
+#![cfg_attr(
+    not(any(test, target_arch = "x86_64")),
+    expect(dead_code, reason = "other processors have no unit yet, and the `gemm` crate")
+)]
 #![expect(
     unsafe_code,
     reason = "functions compiled for instructions found at run time; writing through addresses"
@@ -19,6 +23,7 @@ mod lanes;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod units;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -26,15 +31,14 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use self::copies::{copy_columns, copy_rows, copy_strip, panel_size};
-use self::lanes::{BLOCK, Lanes};
-pub(super) use self::tile::Target;
-use self::tile::{LINE, Rows, Strip, Tiles, VECTORS, tiles};
+use self::lanes::BLOCK;
+use self::tile::{LINE, Rows, Strip, Tiles};
 use super::Pieces;
-use super::matmul::{Matrix, Write};
-use super::simd::{Instructions, instructions};
+use super::matmul::{Matrix, Target, Write};
 
 /// Values of the inner axis between two visits to the result, at most: half of the first-level cache.
 const DEPTH: usize = 288;
+
 thread_local! {
     /// Copies of this thread, kept from call to call.
     static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { panels: Vec::new(), strip: Vec::new(), edge: Vec::new() }) };
@@ -60,89 +64,18 @@ pub(super) struct Unit {
     transpose: Transpose,
 }
 
-/// See [`Lanes::transpose`], for `count` blocks whose lines follow each other.
+/// See [`lanes::Lanes::transpose`], for `count` blocks whose lines follow each other.
 type Transpose = unsafe fn(count: usize, from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
 
-/// # Safety
-/// As for [`Lanes::transpose`].
-#[inline(always)]
-unsafe fn transpose<L: Lanes>(count: usize, from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
-    for block in 0..count {
-        // SAFETY: the caller's contract.
-        unsafe {
-            L::transpose(from.add(block * BLOCK), stride, to.add(block * BLOCK * to_stride), to_stride)
-        };
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
 impl Unit {
-    /// The best there is, if it is worth it.
-    pub(super) fn of_this_processor() -> Option<&'static Unit> {
-        use self::lanes::x86::{Avx2, Avx512};
-
-        macro_rules! unit {
-            ($lanes:ident, $rows:literal, $features:literal) => {{
-                #[target_feature(enable = $features)]
-                unsafe fn compiled_tiles(count: usize, left: Rows, strip: Strip, target: Target<'_>) {
-                    // SAFETY: the caller's contract; the instructions are those of this function.
-                    unsafe { tiles::<$lanes, $rows>(count, left, strip, target) };
-                }
-                #[target_feature(enable = $features)]
-                unsafe fn compiled_transpose(
-                    count: usize,
-                    from: *const f32,
-                    stride: usize,
-                    to: *mut f32,
-                    to_stride: usize,
-                ) {
-                    // SAFETY: as above.
-                    unsafe { transpose::<$lanes>(count, from, stride, to, to_stride) };
-                }
-                static UNIT: Unit = Unit {
-                    rows: $rows,
-                    width: VECTORS * $lanes::LANES,
-                    tiles: compiled_tiles,
-                    transpose: compiled_transpose,
-                };
-                Some(&UNIT)
-            }};
-        }
-        match instructions() {
-            Instructions::Avx512 => unit!(Avx512, 12, "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"),
-            Instructions::Avx2 => unit!(Avx2, 6, "avx2,fma"),
-            Instructions::Base => None,
-        }
+    /// Whether products of so many rows are worth the copies.
+    pub(super) fn serves_rows(&self, rows: usize) -> bool {
+        rows >= self.rows
     }
-}
 
-#[cfg(not(target_arch = "x86_64"))]
-impl Unit {
-    /// None: the `gemm` crate knows other processors.
-    pub(super) fn of_this_processor() -> Option<&'static Unit> {
-        None
-    }
-}
-
-#[cfg(test)]
-impl Unit {
-    /// As that of AVX-512, in plain arithmetic.
-    fn emulated() -> &'static Unit {
-        use self::lanes::Emulated;
-        static UNIT: Unit = Unit {
-            rows: 12,
-            width: VECTORS * Emulated::LANES,
-            tiles: tiles::<Emulated, 12>,
-            transpose: transpose::<Emulated>,
-        };
-        &UNIT
-    }
-}
-
-impl Unit {
-    /// Whether a product of so many rows is worth the copies.
+    /// Whether this product is: of so many rows, and with something to sum.
     pub(super) fn serves(&self, left: Matrix<'_>, right: Matrix<'_>) -> bool {
-        left.rows() >= self.rows && left.columns() > 0 && right.columns() > 0
+        self.serves_rows(left.rows()) && left.columns() > 0 && right.columns() > 0
     }
 
     /// [`BLOCK`] lines of a matrix from `first` on, transposed: value `p` of line `l` goes to `to[p · to_stride + l]`.
@@ -189,7 +122,7 @@ impl Unit {
         Packed { values, start }
     }
 
-    /// `target ← scale · left · right`, or as `write` says, for operands that this unit [serves](Self::serves). `packed` is made
+    /// `target ← scale · left · right`, or as the target says, for operands that this unit [serves](Self::serves). `packed` is made
     /// of `right`, if it is given.
     ///
     /// # Safety
@@ -271,7 +204,7 @@ impl Unit {
     /// `rows` by `columns` of the product with one strip.
     ///
     /// # Safety
-    /// `target` has so many rows and columns, under the contract of [`tiles`]; `left` as many rows, filled up to whole tiles.
+    /// `target` has so many rows and columns, under the contract of [`tile::tiles`]; `left` as many rows, filled up to whole tiles.
     unsafe fn strip(
         &self,
         left: Rows,

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
-use super::{DEPTH, Target, Unit};
-use crate::cpu::matmul::Write;
+use super::{DEPTH, Unit};
+use crate::cpu::matmul::{Target, Write};
 use crate::cpu::stored::{self, Stored, writes};
 use crate::cpu::testing::noise;
 

@@ -1,7 +1,7 @@
 //! The inner loop: tiles of as many rows as there are registers for, two vectors wide.
 #![expect(unsafe_code, reason = "unchecked vector loads and stores in the innermost loop")]
 
-use super::super::matmul::Write;
+use super::super::matmul::{Target, Write};
 use super::lanes::Lanes;
 
 /// Vectors of a row handled together.
@@ -20,27 +20,6 @@ pub(super) struct Rows {
     pub(super) step: usize,
     /// What to fetch ahead for the next tile lies so far apart, row by row: the rows themselves, or lines of a panel.
     pub(super) apart: usize,
-}
-
-/// What becomes of a product.
-#[derive(Clone, Copy)]
-pub(in crate::cpu) struct Target<'a> {
-    pub(in crate::cpu) start: *mut f32,
-    pub(in crate::cpu) row_stride: usize,
-    pub(in crate::cpu) scale: f32,
-    pub(in crate::cpu) write: Write<'a>,
-}
-
-impl Target<'_> {
-    /// The part that begins with this row and column.
-    ///
-    /// # Safety
-    /// Inside the target.
-    pub(super) unsafe fn part(self, row: usize, column: usize) -> Self {
-        // SAFETY: the caller's contract.
-        let start = unsafe { self.start.add(row * self.row_stride + column) };
-        Self { start, write: self.write.from(column), ..self }
-    }
 }
 
 /// A strip of the right operand, [`VECTORS`] vectors for each of `depth` values of the inner axis, and what to fetch for later
