@@ -20,6 +20,7 @@
 
 mod copies;
 mod lanes;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -180,19 +181,13 @@ impl Unit {
     fn left(&self, left: Matrix<'_>, inner: Range<usize>, panels: &mut Vec<f32>) -> [Rows; 2] {
         let (rows, size) = (left.rows(), panel_size(self, inner.len()));
         let whole = rows / self.rows;
-        let in_panels = |start: &[f32]| Rows {
-            start: start.as_ptr(),
-            tile: size,
-            row: 1,
-            step: self.rows,
-            // Eight values of all rows lie in as many lines as eight rows of one.
-            apart: BLOCK,
-        };
+        let in_panels =
+            |start: &[f32]| Rows { start: start.as_ptr(), tile: size, row: 1, step: self.rows, apart: LINE };
         if left.by_rows() {
             let panel = room(panels, size);
             copy_rows(self, left, whole * self.rows..rows, inner.clone(), panel);
             let (start, row) = (left.address(0, inner.start), left.line_stride());
-            [Rows { start, tile: self.rows * row, row, step: 1, apart: 0 }, in_panels(panel)]
+            [Rows { start, tile: self.rows * row, row, step: 1, apart: row }, in_panels(panel)]
         } else {
             let panels = room(panels, rows.div_ceil(self.rows) * size);
             copy_columns(self, left, inner, panels);

@@ -2,12 +2,10 @@
 #![expect(unsafe_code, reason = "unchecked vector loads and stores in the innermost loop")]
 
 use super::super::matmul::{Target, Write};
-use super::lanes::Lanes;
+use super::rounds::{Rounds, TOGETHER};
 
 /// Vectors of a row handled together.
 pub(super) const VECTORS: usize = 2;
-/// Values of the inner axis between two looks ahead.
-const TOGETHER: usize = 8;
 /// Values in a cache line.
 pub(super) const LINE: usize = 16;
 
@@ -18,7 +16,7 @@ pub(super) struct Rows {
     pub(super) tile: usize,
     pub(super) row: usize,
     pub(super) step: usize,
-    /// What to fetch ahead for the next tile lies so far apart, row by row: the rows themselves, or lines of a panel.
+    /// The lines of the next tile lie so far apart: those of the rows themselves, or of a panel.
     pub(super) apart: usize,
 }
 
@@ -50,7 +48,7 @@ pub(super) type Tiles = unsafe fn(count: usize, left: Rows, strip: Strip, target
 /// and a [`Write::Row`] is as long.
 // No closures in here: they are not compiled for the instructions of the function that this is inlined into.
 #[inline(always)]
-pub(super) unsafe fn tiles<L: Lanes, const R: usize>(
+pub(super) unsafe fn tiles<L: Rounds<R>, const R: usize>(
     count: usize,
     left: Rows,
     mut strip: Strip,
@@ -72,33 +70,20 @@ pub(super) unsafe fn tiles<L: Lanes, const R: usize>(
                 strip.next = strip.next.wrapping_add(LINE);
             }
             let mut sums = [[L::zero(); VECTORS]; R];
-            let mut rows = [left.start; R];
-            for (row, start) in rows.iter_mut().enumerate() {
-                *start = start.wrapping_add(tile * left.tile + row * left.row);
-            }
+            let mut rows = left.start.wrapping_add(tile * left.tile);
             let mut right = strip.start;
-            let mut rest = strip.depth;
-            while rest > 0 {
-                for (index, row) in rows.iter().enumerate() {
-                    L::fetch(row.wrapping_add(left.tile + index * left.apart));
+            for _ in 0..strip.depth / TOGETHER {
+                for line in 0..R {
+                    L::fetch(rows.wrapping_add(left.tile + line * left.apart));
                 }
-                // No constant, lest it be unrolled: loads of later rounds then come so early that a sum loses its register.
-                let now = rest.min(TOGETHER);
-                rest -= now;
-                for _ in 0..now {
-                    let mut vectors = [L::zero(); VECTORS];
-                    for (v, vector) in vectors.iter_mut().enumerate() {
-                        *vector = L::load(right.add(v * L::LANES));
-                    }
-                    for (row, sums) in rows.iter_mut().zip(&mut sums) {
-                        let value = L::splat(**row);
-                        *row = row.wrapping_add(left.step);
-                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                            *sum = L::mul_add(value, vector, *sum);
-                        }
-                    }
-                    right = right.add(width);
-                }
+                L::several(&mut sums, rows, left.row, left.step, right);
+                rows = rows.wrapping_add(TOGETHER * left.step);
+                right = right.add(TOGETHER * width);
+            }
+            for _ in 0..strip.depth % TOGETHER {
+                L::one(&mut sums, rows, left.row, right);
+                rows = rows.wrapping_add(left.step);
+                right = right.wrapping_add(width);
             }
             // Three plain loops, each short enough to be unrolled: a sum found by a counter would have to live in memory.
             macro_rules! write {
