@@ -1,5 +1,7 @@
 //! Where tensors live: chosen at run time by name.
 
+use std::sync::Mutex;
+
 use burn::tensor::Device;
 
 /// A device that cannot be had.
@@ -87,6 +89,19 @@ pub fn driver(device: &Device) -> String {
 /// Whether this is the CPU.
 pub fn is_cpu(device: &Device) -> bool {
     device.clone().inner() == Device::flex()
+}
+
+/// Runs `work`, which computes on `device`: if that is the CPU, on a thread of the pool. Its operations then go on at once and the
+/// other threads join them; from any other thread each operation would be handed over, and that thread woken when it is done.
+///
+/// One at a time: a thread of the pool that waits for others may take up whatever else is to be done there, and `work` may hold a
+/// lock that the same would need. Who comes meanwhile computes where it is. `work` must wait for nothing that needs the pool.
+pub(crate) fn compute<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    static ONE: Mutex<()> = Mutex::new(());
+    match ONE.try_lock() {
+        Ok(_one) if is_cpu(device) => rayon::scope(|_| work()),
+        _ => work(),
+    }
 }
 
 /// Number of CUDA devices, or why there is none.

@@ -102,7 +102,7 @@ impl<'a> Predictor<'a> {
     fn each_batch<'i>(
         &self,
         images: impl IntoIterator<Item = &'i [u8]>,
-        choose: impl Fn(Output) -> Tensor<2>,
+        choose: impl Fn(Output) -> Tensor<2> + Sync,
         mut take: impl FnMut(usize, Vec<f32>) -> bool,
     ) {
         let device = self.network.device().inner();
@@ -113,9 +113,11 @@ impl<'a> Predictor<'a> {
             let mut bytes = Vec::with_capacity(self.batch * bytes_each);
             images.by_ref().take(self.batch).for_each(|image| bytes.extend_from_slice(image));
             let count = bytes.len() / bytes_each;
-            let batch = images_to_tensor(bytes, self.size, self.normalisation, &device);
-            let values = choose(self.network.forward(batch, Mode::Evaluate));
-            if !take(position, values.into_data().iter::<f32>().collect()) {
+            let values = crate::device::compute(&device, || {
+                let batch = images_to_tensor(bytes, self.size, self.normalisation, &device);
+                choose(self.network.forward(batch, Mode::Evaluate)).into_data()
+            });
+            if !take(position, values.iter::<f32>().collect()) {
                 return;
             }
             position += count;

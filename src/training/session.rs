@@ -153,6 +153,15 @@ impl<'a> Session<'a> {
     /// `wants` is a set of bits; what comes back beside the scalars is what any rank wanted in this step, the same on every
     /// rank. The scalars are of this rank's rows: [`Session::mean`] makes them everybody's.
     pub fn advance(&mut self, batch: HostBatch, lr: f64, wants: u32) -> (Scalars, u32) {
+        if self.sums {
+            // Sums over ranks are waited for, by somebody else's threads.
+            return self.advance_here(batch, lr, wants);
+        }
+        let device = self.setup.problem.device.clone();
+        crate::device::compute(&device, || self.advance_here(batch, lr, wants))
+    }
+
+    fn advance_here(&mut self, batch: HostBatch, lr: f64, wants: u32) -> (Scalars, u32) {
         self.plan();
         let batch = self.upload(batch);
         let noise = stream(self.setup.training.seed, Purpose::Network, [self.step, 0, 0]).random();

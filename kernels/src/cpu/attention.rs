@@ -8,13 +8,17 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::matmul::{Matrix, Write};
-use super::memory::{Shared, filled, fresh};
+use super::memory::{Shared, filled, fresh, with_scratch};
 use super::simd::{exp, max, multiversion, sum};
-use super::{Pieces, contiguous, tensor, values};
+use super::{Pieces, ROW_UNIT, contiguous, for_each_piece, tensor, values};
 use crate::products::Arithmetic;
 
 /// Queries handled together: their scores stay in the second-level cache.
 const QUERIES: usize = 288;
+/// Below so many heads of all images together, ...
+const FEW: usize = 16;
+/// ... so many queries, for heads alone would leave threads without work.
+const FEW_QUERIES: usize = 60;
 
 multiversion! {
     /// `scores ← exp(scores - max)`; returns the maximum and the sum.
@@ -97,52 +101,47 @@ pub(crate) fn forward(arithmetic: Arithmetic, qkv: FlexTensor, heads: usize) -> 
     let layout = Layout::new(&qkv, heads);
     let input = values(&qkv);
     let (tokens, width, dim) = (layout.tokens, layout.width, layout.dim());
-    let tiles = Pieces::new(tokens, QUERIES, 1);
+    let pairs = layout.batch * heads;
+    let size = if pairs < FEW { FEW_QUERIES } else { QUERIES };
+    let tiles = Pieces::new(tokens, size, ROW_UNIT);
 
     let mut out = fresh(layout.batch * tokens * dim);
     let output = Shared::new(&mut out);
-    let mut log_sums = vec![0f32; layout.batch * heads * tokens];
-    log_sums.par_chunks_mut(tokens).enumerate().for_each_init(
-        || vec![0f32; tiles.piece * tokens],
-        |scores, (task, log_sums)| {
-            for rows in (0..tiles.count()).map(|tile| tiles.range(tile)) {
-                let scores = &mut scores[..rows.len() * tokens];
-                let queries = layout.part(input, task, 0, rows.clone());
-                let keys = layout.part(input, task, 1, 0..tokens);
-                // SAFETY: `scores` is this task's, and as large as the product.
-                unsafe {
-                    arithmetic.multiply(
-                        scores.as_mut_ptr(),
-                        tokens,
-                        queries,
-                        keys.transposed(),
-                        layout.scale(),
-                        Write::Replace,
-                    )
-                };
-                let mut sums = [0f32; QUERIES];
-                for ((row, scores), sum) in rows.clone().zip(scores.chunks_exact_mut(tokens)).zip(&mut sums) {
-                    let (most, total) = exponentials(scores);
-                    log_sums[row] = most + total.ln();
-                    *sum = total;
-                }
-                let scores = Matrix::new(scores, rows.len(), tokens, tokens);
-                let values = layout.part(input, task, 2, 0..tokens);
-                // SAFETY: these rows and columns of `out` are this task's alone, written before they are scaled.
-                unsafe {
-                    let target = output.at(layout.offset(task, 1) + rows.start * dim);
-                    arithmetic.multiply(target, dim, scores, values, 1.0, Write::Replace);
-                    for (row, sum) in (0..rows.len()).zip(sums) {
-                        let row = std::slice::from_raw_parts_mut(target.add(row * dim), width);
-                        row.iter_mut().for_each(|value| *value /= sum);
-                    }
+    let mut log_sums = fresh(pairs * tokens);
+    let kept = Shared::new(&mut log_sums);
+    for_each_piece(pairs * tiles.count(), |piece| {
+        let (task, rows) = (piece / tiles.count(), tiles.range(piece % tiles.count()));
+        let queries = layout.part(input, task, 0, rows.clone());
+        let keys = layout.part(input, task, 1, 0..tokens);
+        let vectors = layout.part(input, task, 2, 0..tokens);
+        with_scratch(rows.len() * (tokens + 1), |scratch| {
+            let (scores, sums) = scratch.split_at_mut(rows.len() * tokens);
+            let start = scores.as_mut_ptr();
+            // SAFETY: `scores` is this thread's, and as large as the product.
+            unsafe {
+                arithmetic.multiply(start, tokens, queries, keys.transposed(), layout.scale(), Write::Replace)
+            };
+            for ((row, scores), sum) in rows.clone().zip(scores.chunks_exact_mut(tokens)).zip(&mut *sums) {
+                let (most, total) = exponentials(scores);
+                // SAFETY: a value for each query.
+                unsafe { *kept.at(task * tokens + row) = most + total.ln() };
+                *sum = total;
+            }
+            let scores = Matrix::new(scores, rows.len(), tokens, tokens);
+            // SAFETY: these rows and columns of `out` are this piece's alone, written before they are scaled.
+            unsafe {
+                let target = output.at(layout.offset(task, 1) + rows.start * dim);
+                arithmetic.multiply(target, dim, scores, vectors, 1.0, Write::Replace);
+                for (row, sum) in sums.iter().enumerate() {
+                    let row = std::slice::from_raw_parts_mut(target.add(row * dim), width);
+                    row.iter_mut().for_each(|value| *value /= sum);
                 }
             }
-        },
-    );
+        });
+    });
     let shape = [layout.batch, tokens, dim];
-    // SAFETY: the tasks and their tiles cover all images, heads and tokens.
-    (tensor(unsafe { filled(out) }, shape.into()), log_sums)
+    // SAFETY: the pieces cover all images, heads and tokens.
+    unsafe { (tensor(filled(out), shape.into()), filled(log_sums)) }
 }
 
 /// The gradient of `qkv`, given what [`forward`] took and gave, and the gradient of its result.
@@ -163,9 +162,8 @@ pub(crate) fn backward(
 
     let mut dqkv = fresh(layout.batch * tokens * 3 * dim);
     let output = Shared::new(&mut dqkv);
-    log_sums.par_chunks(tokens).enumerate().for_each_init(
-        || vec![0f32; 2 * tiles.piece * tokens],
-        |scratch, (task, log_sums)| {
+    log_sums.par_chunks(tokens).enumerate().for_each(|(task, log_sums)| {
+        with_scratch(2 * tiles.piece * tokens, |scratch| {
             for rows in (0..tiles.count()).map(|tile| tiles.range(tile)) {
                 let (scores, changes) = scratch.split_at_mut(tiles.piece * tokens);
                 let size = rows.len() * tokens;
@@ -227,8 +225,8 @@ pub(crate) fn backward(
                     );
                 }
             }
-        },
-    );
+        });
+    });
     // SAFETY: queries, keys and values of all images, heads and tokens have been written.
     tensor(unsafe { filled(dqkv) }, qkv.layout().shape().clone())
 }

@@ -5,17 +5,19 @@ use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::gelu::{gelu_gradients, gelu_values};
+use super::gelu::{gelu_gradients, gelu_into, gelu_values};
 use super::matmul::{Matrix, Write};
-use super::memory::{Shared, copied, filled, fresh};
+use super::memory::{Shared, filled, fresh};
 use super::simd::multiversion;
-use super::{Pieces, contiguous, for_each_piece, owned, tensor, values, writable};
+use super::{Pieces, ROW_UNIT, contiguous, for_each_piece, owned, tensor, values, writable};
 use crate::products::Arithmetic;
 
 /// Rows a thread takes at a time: their part of the result stays in the second-level cache.
 const ROWS: usize = 192;
-/// The rows of any tile divide it; no more, lest threads get unequal parts of a single image.
-const ROW_UNIT: usize = 12;
+/// Up to so many rows, fewer than all threads need, ...
+const FEW_ROWS: usize = 2 * ROWS;
+/// ... a thread takes columns of the result instead, so many at a time: whole strips of any product.
+const COLUMNS: usize = 64;
 /// Rows that add up to one partial gradient of the weight ...
 const GROUP: usize = 512;
 /// ... of which there are at most so many.
@@ -58,14 +60,13 @@ pub(crate) fn forward_gelu(
     let output = Shared::new(&mut y);
     let hidden = forward_then(arithmetic, x, weight, Some(bias), |offset, block| {
         // SAFETY: `y` is as long as the result, and this block of it is this call's alone.
-        let y = unsafe { std::slice::from_raw_parts_mut(output.at(offset).cast(), block.len()) };
-        gelu_values(copied(y, block));
+        gelu_into(block, unsafe { std::slice::from_raw_parts_mut(output.at(offset).cast(), block.len()) });
     });
     // SAFETY: the blocks cover all rows.
     (tensor(unsafe { filled(y) }, hidden.layout().shape().clone()), Some(hidden))
 }
 
-/// [`forward`]; calls `then` with each finished block of rows, and where it starts in the result.
+/// [`forward`]; calls `then` with each finished block of values that lie side by side, and where it starts in the result.
 fn forward_then(
     arithmetic: Arithmetic,
     x: FlexTensor,
@@ -78,12 +79,29 @@ fn forward_then(
     let [d_in, d_out] = weight.layout().shape().dims();
     let rows = input.len() / d_in;
 
-    let right = arithmetic.prepare(Matrix::new(values(&weight), d_in, d_out, d_out), rows);
-    let write = bias.map_or(Write::Replace, Write::Row);
-
-    let pieces = Pieces::new(rows, ROWS, ROW_UNIT);
     let mut y = fresh(rows * d_out);
     let output = Shared::new(&mut y);
+    if rows <= FEW_ROWS {
+        let (left, weight) = (Matrix::new(input, rows, d_in, d_in), values(&weight));
+        let pieces = Pieces::new(d_out, COLUMNS, COLUMNS);
+        for_each_piece(pieces.count(), |piece| {
+            let columns = pieces.range(piece);
+            let right = Matrix::new(&weight[columns.start..], d_in, columns.len(), d_out);
+            let write = bias.map_or(Write::Replace, |bias| Write::Row(&bias[columns.clone()]));
+            // SAFETY: these columns of `y` are this piece's alone.
+            unsafe {
+                arithmetic.multiply(output.at(columns.start), d_out, left, right, 1.0, write);
+                for start in (0..rows).map(|row| row * d_out + columns.start) {
+                    then(start, std::slice::from_raw_parts_mut(output.at(start), columns.len()));
+                }
+            }
+        });
+        // SAFETY: the pieces cover all columns.
+        return tensor(unsafe { filled(y) }, with_last(x.layout().shape(), d_out));
+    }
+    let right = arithmetic.prepare(Matrix::new(values(&weight), d_in, d_out, d_out), rows);
+    let write = bias.map_or(Write::Replace, Write::Row);
+    let pieces = Pieces::new(rows, ROWS, ROW_UNIT);
     for_each_piece(pieces.count(), |piece| {
         let rows = pieces.range(piece);
         let left = Matrix::new(&input[rows.start * d_in..rows.end * d_in], rows.len(), d_in, d_in);

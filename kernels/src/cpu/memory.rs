@@ -1,7 +1,24 @@
 //! Memory written once, by several threads, before it is read.
 #![expect(unsafe_code, reason = "output buffers are not zeroed first: that costs a pass over memory")]
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
+
+thread_local! {
+    /// See [`with_scratch`].
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `work` with `size` floats of this thread, kept from call to call. What they hold is not defined.
+pub(super) fn with_scratch<R>(size: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = SCRATCH.take();
+    if buffer.len() < size {
+        buffer.resize(size, 0.0);
+    }
+    let result = work(&mut buffer[..size]);
+    SCRATCH.set(buffer);
+    result
+}
 
 /// Room for `length` floats that nobody has written yet.
 pub(super) fn fresh(length: usize) -> Vec<MaybeUninit<f32>> {

@@ -102,6 +102,9 @@ pub(crate) fn classes(classes: Tensor<1, Int>, count: usize) -> Arc<[u32]> {
     classes.inner().into_data().iter::<i64>().enumerate().map(class).collect()
 }
 
+/// Rows of a product that is cut by rows: those of any tile divide it.
+const ROW_UNIT: usize = 12;
+
 /// Calls `work` with every number below `count`, in parallel; without the pool if there is one piece only.
 fn for_each_piece(count: usize, work: impl Fn(usize) + Send + Sync) {
     if count == 1 {

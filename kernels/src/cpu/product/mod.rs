@@ -33,7 +33,7 @@ use rayon::prelude::*;
 
 use self::copies::{copy_columns, copy_rows, copy_strip, panel_size};
 use self::lanes::BLOCK;
-use self::tile::{LINE, Rows, Strip, Tiles};
+use self::tile::{Ahead, LINE, Rows, Strip, Tiles};
 use super::Pieces;
 use super::matmul::{Matrix, Target, Write};
 
@@ -43,6 +43,8 @@ const DEPTH: usize = 288;
 thread_local! {
     /// Copies of this thread, kept from call to call.
     static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { panels: Vec::new(), strip: Vec::new(), edge: Vec::new() }) };
+    /// The memory of what this thread [packed](Unit::pack) last.
+    static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 #[derive(Default)]
@@ -109,9 +111,9 @@ impl Unit {
     /// A right operand, copied for several products, on all threads.
     pub(super) fn pack(&self, right: Matrix<'_>) -> Packed {
         let strips = right.columns().div_ceil(self.width);
-        let mut values = vec![0.0; strips * self.width * right.rows() + LINE];
-        let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        let mut rest = &mut values[start..];
+        let mut values = PACKED.take();
+        let size = strips * self.width * right.rows();
+        let mut rest = room(&mut values, size);
         let blocks = Pieces::new(right.rows(), DEPTH, 1);
         for inner in (0..blocks.count()).map(|block| blocks.range(block)) {
             let (own, after) = rest.split_at_mut(strips * self.width * inner.len());
@@ -120,6 +122,7 @@ impl Unit {
             });
             rest = after;
         }
+        let start = first_line(&values);
         Packed { values, start }
     }
 
@@ -143,19 +146,29 @@ impl Unit {
             let [whole, last] = self.left(left, inner.clone(), &mut buffers.panels);
             for strip in 0..strips {
                 let (columns, size) = (self.columns(strip, right.columns()), self.width * inner.len());
-                let strip = match packed {
+                let values = match packed {
                     Some(packed) => {
                         let start = packed.start + inner.start * strips * self.width + strip * size;
-                        let values = &packed.values[start..start + size];
-                        let ahead = size.div_ceil(LINE).div_ceil((left.rows() / self.rows).max(1));
-                        Strip::new(values, inner.len(), ahead)
+                        &packed.values[start..start + size]
                     }
                     None => {
                         let values = room(&mut buffers.strip, size);
                         copy_strip(self, right, inner.clone(), columns.clone(), values);
-                        Strip::new(values, inner.len(), 0)
+                        values
                     }
                 };
+                let count = inner.len().div_ceil((left.rows() / self.rows).max(1));
+                let next = match packed {
+                    // The next strip follows, or the first of the next block.
+                    Some(_) => Ahead { start: values.as_ptr_range().end, apart: self.width, count },
+                    None if right.by_rows() && columns.end < right.columns() => Ahead {
+                        start: right.address(inner.start, columns.end),
+                        apart: right.line_stride(),
+                        count,
+                    },
+                    None => Ahead::NONE,
+                };
+                let strip = Strip { start: values.as_ptr(), depth: inner.len(), next };
                 // SAFETY: both are parts of the target, which the caller answers for, and `left` says where their rows lie.
                 unsafe {
                     let rows = left.rows() / self.rows * self.rows;
@@ -253,12 +266,23 @@ pub(super) struct Packed {
     start: usize,
 }
 
+impl Drop for Packed {
+    fn drop(&mut self) {
+        PACKED.set(std::mem::take(&mut self.values));
+    }
+}
+
 /// `size` values of a buffer that grows to it, from a cache line's start: a vector across two lines takes two loads. What they
 /// hold is not defined.
 fn room(buffer: &mut Vec<f32>, size: usize) -> &mut [f32] {
     if buffer.len() < size + LINE {
         buffer.resize(size + LINE, 0.0);
     }
-    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let start = first_line(buffer);
     &mut buffer[start..start + size]
+}
+
+/// The first value at the start of a cache line.
+fn first_line(buffer: &[f32]) -> usize {
+    buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
 }

@@ -21,20 +21,25 @@ pub(super) struct Rows {
 }
 
 /// A strip of the right operand, [`VECTORS`] vectors for each of `depth` values of the inner axis, and what to fetch for later
-/// meanwhile: `ahead` lines from `next` on for each tile.
+/// meanwhile.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
     pub(super) start: *const f32,
     pub(super) depth: usize,
-    pub(super) next: *const f32,
-    pub(super) ahead: usize,
+    pub(super) next: Ahead,
 }
 
-impl Strip {
-    /// Of these values; what follows them in memory is fetched meanwhile.
-    pub(super) fn new(values: &[f32], depth: usize, ahead: usize) -> Self {
-        Self { start: values.as_ptr(), depth, next: values.as_ptr_range().end, ahead }
-    }
+/// Rows of the next strip, `apart` from each other: `count` of them for each tile.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) start: *const f32,
+    pub(super) apart: usize,
+    pub(super) count: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { start: std::ptr::null(), apart: 0, count: 0 };
 }
 
 /// Products of `count` tiles of a left operand with a strip of a right one, into whole tiles of a target.
@@ -65,9 +70,11 @@ pub(super) unsafe fn tiles<L: Rounds<R>, const R: usize>(
                     L::fetch(to.add(row * target.row_stride + last));
                 }
             }
-            for _ in 0..strip.ahead {
-                L::fetch_for_later(strip.next);
-                strip.next = strip.next.wrapping_add(LINE);
+            for _ in 0..strip.next.count {
+                for first in (0..width).step_by(LINE) {
+                    L::fetch_for_later(strip.next.start.wrapping_add(first));
+                }
+                strip.next.start = strip.next.start.wrapping_add(strip.next.apart);
             }
             let mut sums = [[L::zero(); VECTORS]; R];
             let mut rows = left.start.wrapping_add(tile * left.tile);
