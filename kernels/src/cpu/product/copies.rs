@@ -6,30 +6,35 @@ use super::super::matmul::Matrix;
 use super::Unit;
 use super::lanes::BLOCK;
 
-/// Values behind a panel: lines are copied a whole [`BLOCK`] at a time.
-const SLACK: usize = 8;
+/// Values between panels, lest those of a power of two share their places in the cache.
+const GAP: usize = 8;
 
 /// Values from one panel of the left operand to the next.
 pub(super) fn panel_size(unit: &Unit, depth: usize) -> usize {
-    unit.rows * depth + SLACK
+    unit.rows * depth + GAP
 }
 
 /// The columns `inner` of a left operand whose columns are contiguous, in panels of [`Unit::rows`] rows, [`panel_size`] apart: for
 /// each column the values of all rows side by side. Rows of the last panel that are not there hold anything.
 pub(super) fn copy_columns(unit: &Unit, left: Matrix<'_>, inner: Range<usize>, panels: &mut [f32]) {
-    let (rows, size) = (left.rows(), panel_size(unit, inner.len()));
+    // Copies of constant length are cheap, calls of `memcpy` for a few values are not.
+    let size = panel_size(unit, inner.len());
+    match unit.rows {
+        6 => copy_columns_of::<6>(left, inner, size, panels),
+        12 => copy_columns_of::<12>(left, inner, size, panels),
+        rows => unreachable!("no unit has tiles of {rows} rows"),
+    }
+}
+
+fn copy_columns_of<const R: usize>(left: Matrix<'_>, inner: Range<usize>, size: usize, panels: &mut [f32]) {
     for (k, column) in inner.enumerate() {
-        let line = left.line(column, 0..rows);
-        for (first, panel) in (0..rows).step_by(unit.rows).zip(panels.chunks_mut(size)) {
-            let (from, to) = (&line[first..], &mut panel[k * unit.rows..]);
-            // More than belongs here, which the next column writes over: copies of constant length are cheap.
-            match (from.first_chunk::<BLOCK>(), to.first_chunk_mut::<BLOCK>()) {
-                (Some(from), Some(to)) if unit.rows <= BLOCK => *to = *from,
-                _ => {
-                    let count = unit.rows.min(from.len());
-                    to[..count].copy_from_slice(&from[..count]);
-                }
-            }
+        let (whole, rest) = left.line(column, 0..left.rows()).as_chunks::<R>();
+        let mut panels = panels.chunks_mut(size).map(|panel| &mut panel[k * R..][..R]);
+        for (from, to) in whole.iter().zip(&mut panels) {
+            to.copy_from_slice(from);
+        }
+        if let Some(to) = panels.next() {
+            to[..rest.len()].copy_from_slice(rest);
         }
     }
 }
