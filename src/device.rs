@@ -1,6 +1,6 @@
 //! Where tensors live: chosen at run time by name.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
 
 use burn::tensor::Device;
 
@@ -98,9 +98,13 @@ pub fn is_cpu(device: &Device) -> bool {
 /// lock that the same would need. Who comes meanwhile computes where it is. `work` must wait for nothing that needs the pool.
 pub(crate) fn compute<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
     static ONE: Mutex<()> = Mutex::new(());
+    if !is_cpu(device) {
+        return work();
+    }
     match ONE.try_lock() {
-        Ok(_one) if is_cpu(device) => rayon::scope(|_| work()),
-        _ => work(),
+        Err(TryLockError::WouldBlock) => work(),
+        // Poisoned by a panic of other work, it guards as well as before.
+        _held => rayon::scope(|_| work()),
     }
 }
 
@@ -140,4 +144,31 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_index: usize) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a thread of the pool computes.
+    fn inside() -> bool {
+        rayon::current_thread_index().is_some()
+    }
+
+    #[test]
+    fn work_is_done_in_the_pool_one_at_a_time_and_after_a_panic_too() {
+        let cpu = Device::flex();
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+        for _ in 0..2 {
+            assert!(compute(&cpu, inside));
+            assert!(compute(&cpu, || compute(&cpu, inside)), "nested, it is there already");
+            assert!(alone.install(|| compute(&cpu, inside)), "a pool of one thread");
+            let meanwhile = compute(&cpu, || {
+                std::thread::scope(|scope| scope.spawn(|| compute(&cpu, inside)).join().expect("no panic"))
+            });
+            assert!(!meanwhile, "who comes meanwhile computes where it is");
+            let panic = std::panic::catch_unwind(|| compute(&cpu, || panic!("on purpose")));
+            assert!(panic.is_err());
+        }
+    }
 }

@@ -174,7 +174,7 @@ impl<B: AttentionOps> Backward<B, 1> for AttentionBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read, rounded};
+    use crate::cpu::testing::{assert_close, assert_same_in_all_pools, own_products, random, read, rounded};
     use crate::products::testing::bf16_arithmetics;
     use burn::tensor::Device;
     use proptest::prelude::*;
@@ -213,8 +213,23 @@ mod tests {
 
     #[test]
     fn queries_in_several_tiles_give_the_same_attention() {
-        for tokens in [287, 289, 577] {
-            assert_equals_reference([1, tokens, 2, 16]);
+        // One head after the other, and so few heads that each is cut.
+        for (batch, heads) in [(8, 2), (1, 2)] {
+            for tokens in [59, 61, 287, 289, 577] {
+                assert_equals_reference([batch, tokens, heads, 16]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_is_the_same_alone_and_among_others() {
+        let device = Device::flex();
+        for tokens in [61, 241, 485] {
+            let qkv = random([8, tokens, 96], 1, &device);
+            let alone = read(attention(qkv.clone().narrow(0, 7, 1), 2));
+            let among = read(attention(qkv, 2).narrow(0, 7, 1));
+            assert_close("alone", &alone, &among, 1e-6);
+            assert!(!own_products() || alone == among, "{tokens} tokens: not the same bits");
         }
     }
 
@@ -231,13 +246,14 @@ mod tests {
     #[test]
     fn attention_does_not_depend_on_the_number_of_threads() {
         assert_same_in_all_pools(|| run([3, 300, 3, 16], attention));
+        assert_same_in_all_pools(|| run([6, 300, 3, 16], attention));
     }
 
     /// Scores of size one are off by some 2⁻⁸, and so are the probabilities.
     #[test]
     fn bf16_stays_close_to_single_precision() {
         for arithmetic in bf16_arithmetics() {
-            for sizes in [[2, 33, 3, 16], [1, 289, 2, 16], [1, 7, 1, 5]] {
+            for sizes in [[2, 33, 3, 16], [1, 289, 2, 16], [8, 289, 2, 16], [1, 7, 1, 5]] {
                 let found = run(sizes, |qkv, heads| attention_in(qkv, heads, arithmetic));
                 let exact = run(sizes, attention);
                 for (name, (found, exact)) in ["y", "dqkv"].iter().zip(found.iter().zip(&exact)) {

@@ -167,6 +167,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn few_rows_and_many_columns_equal_the_reference() {
+        for rows in [1, 6, 197, 384, 385] {
+            for (d_out, tracked) in [(33, [true; 3]), (200, [true; 3]), (200, [false; 3])] {
+                let run = |linear_gelu: LinearGelu| run([1, rows, 40], d_out, tracked, linear_gelu);
+                for (found, expected) in run(in_f32).iter().zip(&run(linear_gelu_reference)) {
+                    assert_close(&format!("{rows} rows, {d_out} columns"), found, expected, 2e-5);
+                }
+            }
+        }
+    }
+
     /// The gradient of the result is written over where nobody else holds it, and only there.
     #[test]
     fn a_gradient_that_others_hold_stays() {
@@ -190,5 +202,6 @@ mod tests {
     #[test]
     fn linear_with_gelu_does_not_depend_on_the_number_of_threads() {
         assert_same_in_all_pools(|| run([3, 700, 24], 48, [true; 3], in_f32));
+        assert_same_in_all_pools(|| run([1, 197, 24], 200, [true; 3], in_f32));
     }
 }

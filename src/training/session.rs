@@ -153,8 +153,8 @@ impl<'a> Session<'a> {
     /// `wants` is a set of bits; what comes back beside the scalars is what any rank wanted in this step, the same on every
     /// rank. The scalars are of this rank's rows: [`Session::mean`] makes them everybody's.
     pub fn advance(&mut self, batch: HostBatch, lr: f64, wants: u32) -> (Scalars, u32) {
-        if self.sums {
-            // Sums over ranks are waited for, by somebody else's threads.
+        if self.crew.world_size() > 1 {
+            // It waits for other ranks, and would keep the thread from the pool meanwhile.
             return self.advance_here(batch, lr, wants);
         }
         let device = self.setup.problem.device.clone();

@@ -1,4 +1,4 @@
-//! Self-attention for one image and head at a time, on the fused projection where it lies: no permuted copies.
+//! Self-attention for one image, one head and some queries at a time, on the fused projection where it lies: no permuted copies.
 //!
 //! The forward pass keeps, of the `T × T` probabilities, one number per query: the logarithm of the sum of the exponentials
 //! (Dao et al., arXiv:2205.14135). The backward pass computes the probabilities anew from it.

@@ -1,4 +1,4 @@
-//! `x W + b` and its gradients, cut by rows of `x`.
+//! `x W + b` and its gradients, cut by rows of `x`, or by columns of the result where there are few rows.
 #![expect(unsafe_code, reason = "threads write disjoint rows of buffers that are not zeroed first")]
 
 use burn::tensor::Shape;
@@ -17,7 +17,7 @@ const ROWS: usize = 192;
 /// Up to so many rows, fewer than all threads need, ...
 const FEW_ROWS: usize = 2 * ROWS;
 /// ... a thread takes columns of the result instead, so many at a time: whole strips of any product.
-const COLUMNS: usize = 64;
+const COLUMNS: usize = 32;
 /// Rows that add up to one partial gradient of the weight ...
 const GROUP: usize = 512;
 /// ... of which there are at most so many.
@@ -44,7 +44,7 @@ pub(crate) fn forward(
     forward_then(arithmetic, x, weight, bias, |_, _| {})
 }
 
-/// GELU of [`forward`], each block of rows while it is in cache; and what [`forward`] gave, if that is to be kept.
+/// GELU of [`forward`], each block of values while it is in cache; and what [`forward`] gave, if that is to be kept.
 pub(crate) fn forward_gelu(
     arithmetic: Arithmetic,
     x: FlexTensor,
@@ -62,7 +62,7 @@ pub(crate) fn forward_gelu(
         // SAFETY: `y` is as long as the result, and this block of it is this call's alone.
         gelu_into(block, unsafe { std::slice::from_raw_parts_mut(output.at(offset).cast(), block.len()) });
     });
-    // SAFETY: the blocks cover all rows.
+    // SAFETY: the blocks cover all values.
     (tensor(unsafe { filled(y) }, hidden.layout().shape().clone()), Some(hidden))
 }
 
@@ -81,7 +81,8 @@ fn forward_then(
 
     let mut y = fresh(rows * d_out);
     let output = Shared::new(&mut y);
-    if rows <= FEW_ROWS {
+    // Products of bf16 round all of `x` in each call.
+    if arithmetic == Arithmetic::F32 && rows <= FEW_ROWS {
         let (left, weight) = (Matrix::new(input, rows, d_in, d_in), values(&weight));
         let pieces = Pieces::new(d_out, COLUMNS, COLUMNS);
         for_each_piece(pieces.count(), |piece| {

@@ -188,7 +188,7 @@ unsafe fn multiply(target: Target<'_>, left: Matrix<'_>, right: &Prepared<'_>) {
 impl Arithmetic {
     /// A right operand of products with left operands of so many rows in all, copied once for all of them where that serves.
     pub(super) fn prepare(self, right: Matrix<'_>, rows: usize) -> Prepared<'_> {
-        let unit = Unit::of_this_processor().filter(|unit| self == Arithmetic::F32 && unit.serves_rows(rows));
+        let unit = Unit::of_this_processor().filter(|unit| self == Arithmetic::F32 && unit.packs_for(rows));
         Prepared { matrix: right, packed: unit.map(|unit| unit.pack(right)) }
     }
 

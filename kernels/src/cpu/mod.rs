@@ -184,6 +184,11 @@ pub(crate) mod testing {
         }
     }
 
+    /// Whether products of `f32` are our own here, so that a sum does not depend on what else is computed with it.
+    pub(crate) fn own_products() -> bool {
+        super::product::Unit::of_this_processor().is_some()
+    }
+
     /// Runs `work` in pools of one and of two threads and asserts equal bits.
     pub(crate) fn assert_same_in_all_pools(work: impl Fn() -> Vec<Vec<f32>> + Send + Sync) {
         let run = |threads| {

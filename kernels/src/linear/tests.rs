@@ -1,7 +1,7 @@
 //! Linear layers against their reference, in f32 and bf16, forward and backward.
 
 use super::*;
-use crate::cpu::testing::{assert_close, assert_same_in_all_pools, random, read, rounded};
+use crate::cpu::testing::{assert_close, assert_same_in_all_pools, own_products, random, read, rounded};
 use crate::products::testing::bf16_arithmetics;
 use burn::tensor::Device;
 use proptest::prelude::*;
@@ -48,6 +48,38 @@ proptest! {
     }
 }
 
+/// Few rows are cut by columns of the result.
+#[test]
+fn any_number_of_rows_and_columns_equals_the_reference() {
+    for rows in [1, 5, 6, 11, 12, 197, 384, 385] {
+        for d_out in [31, 32, 33, 64, 200] {
+            let run = |linear: Linear| run([1, rows, 40], d_out, true, [true; 3], linear);
+            for (found, expected) in run(linear).iter().zip(&run(linear_reference)) {
+                assert_close(&format!("{rows} rows, {d_out} columns"), found, expected, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_the_same_alone_and_among_others() {
+    let device = Device::flex();
+    let weight = random([300, 65], 2, &device);
+    let bias = random([65], 3, &device);
+    let y = |x: Tensor<2>| linear(x, weight.clone(), Some(bias.clone()));
+    for rows in [385, 2881, 3073] {
+        let x = random([rows, 300], 1, &device);
+        let all = y(x.clone());
+        for count in [1, 3, 7, 384] {
+            let first = rows - count;
+            let [alone, among] =
+                [y(x.clone().narrow(0, first, count)), all.clone().narrow(0, first, count)].map(read);
+            assert_close("alone", &alone, &among, 1e-6);
+            assert!(!own_products() || alone == among, "{count} of {rows} rows: not the same bits");
+        }
+    }
+}
+
 #[test]
 fn weight_gradients_of_several_groups_of_rows_add_up() {
     let run = |linear: Linear| run([9, 257, 33], 65, true, [true; 3], linear);
@@ -70,6 +102,7 @@ fn linear_reads_views_and_records_nothing_for_constants() {
 #[test]
 fn linear_does_not_depend_on_the_number_of_threads() {
     assert_same_in_all_pools(|| run([9, 257, 48], 80, true, [true; 3], linear));
+    assert_same_in_all_pools(|| run([1, 197, 48], 200, true, [true; 3], linear));
 }
 
 /// As [`run`], all tracked, in bf16; the expected gradients are those of the rounded operands for a rounded `dy`.

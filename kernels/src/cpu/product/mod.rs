@@ -28,6 +28,7 @@ mod units;
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -43,8 +44,14 @@ const DEPTH: usize = 288;
 thread_local! {
     /// Copies of this thread, kept from call to call.
     static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { panels: Vec::new(), strip: Vec::new(), edge: Vec::new() }) };
-    /// The memory of what this thread [packed](Unit::pack) last.
-    static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// The memory of what was [packed](Unit::pack) last.
+static PACKED: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+
+/// Puts other memory in the place of that, which it gives back.
+fn exchange_packed(values: Vec<f32>) -> Vec<f32> {
+    std::mem::replace(&mut *PACKED.lock().unwrap_or_else(PoisonError::into_inner), values)
 }
 
 #[derive(Default)]
@@ -71,14 +78,15 @@ pub(super) struct Unit {
 type Transpose = unsafe fn(count: usize, from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
 
 impl Unit {
-    /// Whether products of so many rows are worth the copies.
-    pub(super) fn serves_rows(&self, rows: usize) -> bool {
-        rows >= self.rows
+    /// Whether a right operand of products of so many rows in all is worth a copy for all of them.
+    pub(super) fn packs_for(&self, rows: usize) -> bool {
+        rows > self.rows
     }
 
-    /// Whether this product is: of so many rows, and with something to sum.
+    /// Whether there is something to compute and to sum. Few rows are served as well, as a tile that is not all there: else their
+    /// sums would be another's, in another order.
     pub(super) fn serves(&self, left: Matrix<'_>, right: Matrix<'_>) -> bool {
-        self.serves_rows(left.rows()) && left.columns() > 0 && right.columns() > 0
+        left.rows() > 0 && left.columns() > 0 && right.columns() > 0
     }
 
     /// [`BLOCK`] lines of a matrix from `first` on, transposed: value `p` of line `l` goes to `to[p · to_stride + l]`.
@@ -111,7 +119,7 @@ impl Unit {
     /// A right operand, copied for several products, on all threads.
     pub(super) fn pack(&self, right: Matrix<'_>) -> Packed {
         let strips = right.columns().div_ceil(self.width);
-        let mut values = PACKED.take();
+        let mut values = exchange_packed(Vec::new());
         let size = strips * self.width * right.rows();
         let mut rest = room(&mut values, size);
         let blocks = Pieces::new(right.rows(), DEPTH, 1);
@@ -268,7 +276,7 @@ pub(super) struct Packed {
 
 impl Drop for Packed {
     fn drop(&mut self) {
-        PACKED.set(std::mem::take(&mut self.values));
+        exchange_packed(std::mem::take(&mut self.values));
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A round is one place on the inner axis: two vectors of the right operand, and a value of each row of the left one. It takes two
 //! loads, a broadcast for each row and two multiply-adds for each row, and nothing else is written here: an address is a base, a
-//! stride and a constant. From intrinsics the compiler makes 28 instructions of these 20, with an addition for each row's address;
-//! or it moves the loads of later rounds ahead until a sum loses its register. A core of its own hides that. One that runs a second
+//! stride and a constant. From intrinsics the compiler makes 28 instructions of the 20 of six rows, with an addition for each row's
+//! address; or it moves the loads of later rounds ahead until a sum loses its register. A core of its own hides that. One that runs a second
 //! thread shares its instructions per cycle with it, and then the additions cost a fifth of the speed.
 #![expect(unsafe_code, reason = "assembly; callers see to the instruction set and the bounds")]
 
@@ -149,10 +149,11 @@ mod x86 {
                 #[inline]
                 #[target_feature(enable = $features)]
                 unsafe fn several(sums: &mut Sums<Self, $rows>, left: *const f32, row: usize, step: usize, right: *const f32) {
+                    debug_assert!(step == 1 || step == $rows, "rows where they lie, or panels");
                     macro_rules! rounds {
                         ($text:expr) => {
                             // SAFETY: reads values of the operands, by the caller's contract, and changes no more than the registers
-                            // named.
+                            // named and flags.
                             unsafe {
                                 asm!(
                                     $text,
@@ -161,7 +162,7 @@ mod x86 {
                                     right = in(reg) right,
                                     $(inout($sum) sums[$row][0], inout($last) sums[$row][1],)*
                                     $(out($other) _,)*
-                                    options(pure, readonly, nostack, preserves_flags),
+                                    options(pure, readonly, nostack),
                                 )
                             }
                         };
@@ -181,7 +182,7 @@ mod x86 {
                             right = in(reg) right,
                             $(inout($sum) sums[$row][0], inout($last) sums[$row][1],)*
                             $(out($other) _,)*
-                            options(pure, readonly, nostack, preserves_flags),
+                            options(pure, readonly, nostack),
                         )
                     }
                 }

@@ -101,10 +101,12 @@ fn sums_longer_than_a_block_go_on_where_the_last_one_ended() {
 #[test]
 fn what_is_not_a_number_stays_in_its_row_and_column() {
     for transposed in [[false, false], [true, true]] {
-        let mut left = Stored::new(20, 9, 0, transposed[0], 1);
-        let mut right = Stored::new(9, 21, 0, transposed[1], 2);
-        left.values[if transposed[0] { 4 * 20 + 3 } else { 3 * 9 + 4 }] = f32::NAN;
-        right.values[if transposed[1] { 20 * 9 + 4 } else { 4 * 21 + 20 }] = f32::INFINITY;
+        // One round of many together, and single ones.
+        let inner = 25;
+        let mut left = Stored::new(20, inner, 0, transposed[0], 1);
+        let mut right = Stored::new(inner, 21, 0, transposed[1], 2);
+        left.values[if transposed[0] { 4 * 20 + 3 } else { 3 * inner + 4 }] = f32::NAN;
+        right.values[if transposed[1] { 20 * inner + 4 } else { 4 * 21 + 20 }] = f32::INFINITY;
         for unit in units() {
             let [_, found] = multiply(unit, [&left, &right], 0, false, 1.0, Write::Replace);
             for (place, value) in found.iter().enumerate() {
