@@ -98,10 +98,12 @@ pub fn is_cpu(device: &Device) -> bool {
 /// lock that the same would need. Who comes meanwhile computes where it is. `work` must wait for nothing that needs the pool.
 pub(crate) fn compute<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
     static ONE: Mutex<()> = Mutex::new(());
-    if !is_cpu(device) {
-        return work();
-    }
-    match ONE.try_lock() {
+    if is_cpu(device) { in_pool(&ONE, work) } else { work() }
+}
+
+/// On a thread of the pool unless somebody holds `one`, which is held meanwhile.
+fn in_pool<R: Send>(one: &Mutex<()>, work: impl FnOnce() -> R + Send) -> R {
+    match one.try_lock() {
         Err(TryLockError::WouldBlock) => work(),
         // Poisoned by a panic of other work, it guards as well as before.
         _held => rayon::scope(|_| work()),
@@ -157,17 +159,18 @@ mod tests {
 
     #[test]
     fn work_is_done_in_the_pool_one_at_a_time_and_after_a_panic_too() {
-        let cpu = Device::flex();
+        // Other tests may be at work beside this one.
+        let one = Mutex::new(());
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
         for _ in 0..2 {
-            assert!(compute(&cpu, inside));
-            assert!(compute(&cpu, || compute(&cpu, inside)), "nested, it is there already");
-            assert!(alone.install(|| compute(&cpu, inside)), "a pool of one thread");
-            let meanwhile = compute(&cpu, || {
-                std::thread::scope(|scope| scope.spawn(|| compute(&cpu, inside)).join().expect("no panic"))
+            assert!(in_pool(&one, inside));
+            assert!(in_pool(&one, || in_pool(&one, inside)), "nested, it is there already");
+            assert!(alone.install(|| in_pool(&one, inside)), "a pool of one thread");
+            let meanwhile = in_pool(&one, || {
+                std::thread::scope(|scope| scope.spawn(|| in_pool(&one, inside)).join().expect("no panic"))
             });
             assert!(!meanwhile, "who comes meanwhile computes where it is");
-            let panic = std::panic::catch_unwind(|| compute(&cpu, || panic!("on purpose")));
+            let panic = std::panic::catch_unwind(|| in_pool(&one, || panic!("on purpose")));
             assert!(panic.is_err());
         }
     }

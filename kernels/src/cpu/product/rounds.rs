@@ -2,9 +2,9 @@
 //!
 //! A round is one place on the inner axis: two vectors of the right operand, and a value of each row of the left one. It takes two
 //! loads, a broadcast for each row and two multiply-adds for each row, and nothing else is written here: an address is a base, a
-//! stride and a constant. From intrinsics the compiler makes 28 instructions of the 20 of six rows, with an addition for each row's
-//! address; or it moves the loads of later rounds ahead until a sum loses its register. A core of its own hides that. One that runs a second
-//! thread shares its instructions per cycle with it, and then the additions cost a fifth of the speed.
+//! stride and a constant. From intrinsics the compiler makes 28 instructions of the 20 of six rows, with an addition for each
+//! row's address; or it moves the loads of later rounds ahead until a sum loses its register. A core of its own hides that. One
+//! that runs a second thread shares its instructions per cycle with it, and then the additions cost a fifth of the speed.
 #![expect(unsafe_code, reason = "assembly; callers see to the instruction set and the bounds")]
 
 use super::lanes::Lanes;
