@@ -16,7 +16,7 @@ use crate::products::Arithmetic;
 /// Queries handled together: their scores stay in the second-level cache.
 const QUERIES: usize = 288;
 /// Below so many heads of all images together, ...
-const FEW: usize = 16;
+const FEW_HEADS: usize = 16;
 /// ... so many queries, for heads alone would leave threads without work.
 const FEW_QUERIES: usize = 60;
 
@@ -102,7 +102,7 @@ pub(crate) fn forward(arithmetic: Arithmetic, qkv: FlexTensor, heads: usize) -> 
     let input = values(&qkv);
     let (tokens, width, dim) = (layout.tokens, layout.width, layout.dim());
     let pairs = layout.batch * heads;
-    let size = if pairs < FEW { FEW_QUERIES } else { QUERIES };
+    let size = if pairs < FEW_HEADS { FEW_QUERIES } else { QUERIES };
     let tiles = Pieces::new(tokens, size, ROW_UNIT);
 
     let mut out = fresh(layout.batch * tokens * dim);

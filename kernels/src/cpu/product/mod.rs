@@ -130,8 +130,7 @@ impl Unit {
             });
             rest = after;
         }
-        let start = first_line(&values);
-        Packed { values, start }
+        Packed(values)
     }
 
     /// `target ← scale · left · right`, or as the target says, for operands that this unit [serves](Self::serves). `packed` is made
@@ -156,8 +155,8 @@ impl Unit {
                 let (columns, size) = (self.columns(strip, right.columns()), self.width * inner.len());
                 let values = match packed {
                     Some(packed) => {
-                        let start = packed.start + inner.start * strips * self.width + strip * size;
-                        &packed.values[start..start + size]
+                        let start = inner.start * strips * self.width + strip * size;
+                        &packed.values()[start..start + size]
                     }
                     None => {
                         let values = room(&mut buffers.strip, size);
@@ -269,14 +268,18 @@ impl Unit {
 }
 
 /// A right operand as [`Unit`] reads it: for each block of the inner axis one strip after the other.
-pub(super) struct Packed {
-    values: Vec<f32>,
-    start: usize,
+pub(super) struct Packed(Vec<f32>);
+
+impl Packed {
+    /// From a cache line's start, and what else there is room for.
+    fn values(&self) -> &[f32] {
+        &self.0[first_line(&self.0)..]
+    }
 }
 
 impl Drop for Packed {
     fn drop(&mut self) {
-        exchange_packed(std::mem::take(&mut self.values));
+        exchange_packed(std::mem::take(&mut self.0));
     }
 }
 
