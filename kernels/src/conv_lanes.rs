@@ -133,6 +133,82 @@ pub(crate) trait Lanes {
     /// # Safety
     /// See the trait.
     unsafe fn sum(v: Self::V) -> f32;
+
+    /// One tap of a product: `sums[m][n] += weights[m] · run[n]`, of the vectors `run[n]` that follow each other.
+    ///
+    /// # Safety
+    /// See the trait; `weights` must be valid for reading `M` values, `run` for `N` vectors.
+    #[inline(always)]
+    unsafe fn tap<const M: usize, const N: usize>(
+        sums: &mut [[Self::V; N]; M],
+        weights: *const f32,
+        run: *const f32,
+    ) {
+        // SAFETY: the caller's contract.
+        unsafe { tap::<Self, M, N>(sums, weights, run) };
+    }
+
+    /// One vector of a correlation: `sums[m][n] += rows[m] · runs[n]`, of the vectors at `rows + m · plane` and at `runs[n] + place`.
+    ///
+    /// # Safety
+    /// See the trait; all of these must be valid for reading a vector.
+    #[inline(always)]
+    unsafe fn meet<const M: usize, const N: usize>(
+        sums: &mut [[Self::V; N]; M],
+        rows: *const f32,
+        plane: usize,
+        runs: &[*const f32; N],
+        place: usize,
+    ) {
+        // SAFETY: the caller's contract.
+        unsafe { meet::<Self, M, N>(sums, rows, plane, runs, place) };
+    }
+}
+
+/// What [`Lanes::tap`] does where the compiler finds registers for all of it.
+#[inline(always)]
+unsafe fn tap<L: Lanes + ?Sized, const M: usize, const N: usize>(
+    sums: &mut [[L::V; N]; M],
+    weights: *const f32,
+    run: *const f32,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut x = [L::splat(0.0); N];
+        for (n, x) in x.iter_mut().enumerate() {
+            *x = L::load(run.add(n * L::LANES));
+        }
+        for (m, sums) in sums.iter_mut().enumerate() {
+            let a = L::splat(*weights.add(m));
+            for (sum, &x) in sums.iter_mut().zip(&x) {
+                *sum = L::fma(a, x, *sum);
+            }
+        }
+    }
+}
+
+/// What [`Lanes::meet`] does where the compiler finds registers for all of it.
+#[inline(always)]
+unsafe fn meet<L: Lanes + ?Sized, const M: usize, const N: usize>(
+    sums: &mut [[L::V; N]; M],
+    rows: *const f32,
+    plane: usize,
+    runs: &[*const f32; N],
+    place: usize,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut a = [L::splat(0.0); M];
+        for (m, a) in a.iter_mut().enumerate() {
+            *a = L::load(rows.add(m * plane));
+        }
+        for (n, run) in runs.iter().enumerate() {
+            let b = L::load(run.add(place));
+            for m in 0..M {
+                sums[m][n] = L::fma(a[m], b, sums[m][n]);
+            }
+        }
+    }
 }
 
 /// Arrays the compiler turns into whatever vectors the target has.
@@ -167,79 +243,7 @@ impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::Lanes;
-
-    pub(crate) struct Avx512;
-
-    impl Lanes for Avx512 {
-        type V = __m512;
-        const LANES: usize = 16;
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> __m512 {
-            // SAFETY: AVX-512 is present (contract of the trait), here and below; bounds are the caller's.
-            unsafe { _mm512_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: __m512) {
-            // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn sum(v: __m512) -> f32 {
-            // SAFETY: as above.
-            unsafe { _mm512_reduce_add_ps(v) }
-        }
-    }
-
-    pub(crate) struct Avx2;
-
-    impl Lanes for Avx2 {
-        type V = __m256;
-        const LANES: usize = 8;
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> __m256 {
-            // SAFETY: AVX2 and FMA are present (contract of the trait), here and below; bounds are the caller's.
-            unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m256 {
-            // SAFETY: as above.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: __m256) {
-            // SAFETY: as above.
-            unsafe { _mm256_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: as above.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn sum(v: __m256) -> f32 {
-            // SAFETY: as above.
-            unsafe {
-                let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-                let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-                _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
-            }
-        }
-    }
-}
+pub(crate) mod x86;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon {

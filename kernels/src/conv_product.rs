@@ -241,17 +241,7 @@ unsafe fn tile<L: Lanes, const M: usize, const N: usize>(
         let mut sums = [[L::splat(0.0); N]; M];
         let mut w = weights;
         for &tap in taps {
-            let run = from.add(tap as usize);
-            let mut x = [L::splat(0.0); N];
-            for (n, x) in x.iter_mut().enumerate() {
-                *x = L::load(run.add(n * L::LANES));
-            }
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let a = L::splat(*w.add(m));
-                for (sum, &x) in sums.iter_mut().zip(&x) {
-                    *sum = L::fma(a, x, *sum);
-                }
-            }
+            L::tap(&mut sums, w, from.add(tap as usize));
             w = w.add(M);
         }
         for (m, sums) in sums.iter().enumerate() {
@@ -295,17 +285,8 @@ unsafe fn correlate_over<L: Lanes, const N: usize>(
                     let dy = rows.as_ptr().add(image * images.row_stride + row * plane);
                     let x = source.as_ptr().add(image * images.tap_stride);
                     let runs = group.map(|offset| x.add(offset));
-                    for v in 0..vectors {
-                        let mut a = [L::splat(0.0); M];
-                        for (m, a) in a.iter_mut().enumerate() {
-                            *a = L::load(dy.add(m * plane + v * L::LANES));
-                        }
-                        for (n, run) in runs.iter().enumerate() {
-                            let b = L::load(run.add(v * L::LANES));
-                            for m in 0..M {
-                                sums[m][n] = L::fma(a[m], b, sums[m][n]);
-                            }
-                        }
+                    for place in (0..vectors).map(|v| v * L::LANES) {
+                        L::meet(&mut sums, dy.add(place), plane, &runs, place);
                     }
                 }
                 for (m, sums) in sums.iter().enumerate() {
@@ -389,6 +370,6 @@ mod x86 {
         out: &mut [f32],
     ) {
         // SAFETY: this function's own contract.
-        unsafe { correlate_over::<Avx2, 2>(images, rows, plane, planes, source, taps, len, out) }
+        unsafe { correlate_over::<Avx2, 3>(images, rows, plane, planes, source, taps, len, out) }
     }
 }
