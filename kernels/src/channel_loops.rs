@@ -10,25 +10,23 @@ fn gate(value: f32, output: f32) -> f32 {
     if output > 0.0 { value } else { 0.0 }
 }
 
-/// Adds `[f(i), g(i)]` over a plane, sixteen lanes at a time, in an order fixed by the length.
+/// `[Σ p, Σ q]` of terms in the values of two slices, sixteen lanes at a time, in an order fixed by the length.
+// Arrays of lanes: from an index into the slices the compiler makes one addition after the other.
 macro_rules! lane_sums {
-    ($n:expr, $term:expr) => {{
-        let (n, term) = ($n, $term);
+    ($first:expr, $second:expr, |$a:ident, $b:ident| [$p:expr, $q:expr]) => {{
+        let (first, first_rest) = $first.as_chunks::<LANES>();
+        let (second, second_rest) = $second[..$first.len()].as_chunks::<LANES>();
         let mut lanes = [[0.0f32; LANES]; 2];
-        let whole = n / LANES * LANES;
-        let mut start = 0;
-        while start < whole {
+        for (first, second) in first.iter().zip(second) {
             for lane in 0..LANES {
-                let [p, q] = term(start + lane);
-                lanes[0][lane] += p;
-                lanes[1][lane] += q;
+                let ($a, $b) = (first[lane], second[lane]);
+                lanes[0][lane] += $p;
+                lanes[1][lane] += $q;
             }
-            start += LANES;
         }
-        for i in whole..n {
-            let [p, q] = term(i);
-            lanes[0][i - whole] += p;
-            lanes[1][i - whole] += q;
+        for (lane, (&$a, &$b)) in first_rest.iter().zip(second_rest).enumerate() {
+            lanes[0][lane] += $p;
+            lanes[1][lane] += $q;
         }
         lanes.map(|lanes| lanes.iter().sum::<f32>())
     }};
@@ -37,12 +35,9 @@ macro_rules! lane_sums {
 widest! {
     /// Mean of a plane and the sum of squared distances from it.
     pub(crate) fn moments(x: &[f32]) -> [f32; 2] {
-        let [sum, _] = lane_sums!(x.len(), #[inline(always)] |i: usize| [x[i], 0.0]);
+        let [sum, _] = lane_sums!(x, x, |value, _same| [value, 0.0]);
         let mean = sum / x.len() as f32;
-        let [squares, _] = lane_sums!(x.len(), #[inline(always)] |i: usize| {
-            let d = x[i] - mean;
-            [d * d, 0.0]
-        });
+        let [squares, _] = lane_sums!(x, x, |value, _same| [(value - mean) * (value - mean), 0.0]);
         [mean, squares]
     }
 }
@@ -94,21 +89,17 @@ widest! {
 widest! {
     /// `[Σ dy, Σ dy · (x − mean)]`.
     pub(crate) fn sums(dy: &[f32], x: &[f32], mean: f32) -> [f32; 2] {
-        let n = dy.len();
-        let x = &x[..n];
-        lane_sums!(n, #[inline(always)] |i: usize| [dy[i], dy[i] * (x[i] - mean)])
+        lane_sums!(dy, x, |dy, x| [dy, dy * (x - mean)])
     }
 }
 
 widest! {
     /// [`sums`] of the gradient before a ReLU that followed `x · scale + shift`.
     pub(crate) fn sums_rectified(dy: &[f32], x: &[f32], mean: f32, scale: f32, shift: f32) -> [f32; 2] {
-        let n = dy.len();
-        let x = &x[..n];
-        lane_sums!(n, #[inline(always)] |i: usize| {
-            let g = gate(dy[i], x[i] * scale + shift);
-            [g, g * (x[i] - mean)]
-        })
+        lane_sums!(dy, x, |dy, x| [
+            gate(dy, x * scale + shift),
+            gate(dy, x * scale + shift) * (x - mean)
+        ])
     }
 }
 

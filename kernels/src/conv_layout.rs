@@ -194,8 +194,7 @@ impl Layout {
                         let to = &mut to[lead..lead + count];
                         match stride {
                             1 => copy(to, &from[..count]),
-                            // Told apart because the compiler vectorises a stride it knows.
-                            2 => to.iter_mut().zip(from.chunks(2)).for_each(|(to, from)| *to = from[0]),
+                            2 => take_even(to, from),
                             _ => to
                                 .iter_mut()
                                 .zip(from.iter().step_by(stride))
@@ -244,18 +243,38 @@ impl Layout {
         for (to, from) in image.chunks_exact_mut(height * width).zip(product.chunks_exact(product_pitch)) {
             let rows = to.chunks_exact_mut(width).skip(phase.first[0]).step_by(stride);
             for (to, from) in rows.zip(from.chunks(self.pitch)).take(phase.count[0]) {
-                let from = &from[..phase.count[1]];
-                if stride == 1 {
-                    copy(&mut to[phase.first[1]..][..from.len()], from);
-                } else {
-                    to[phase.first[1]..]
-                        .iter_mut()
-                        .step_by(stride)
-                        .zip(from)
-                        .for_each(|(to, from)| *to = *from);
+                let (to, from) = (&mut to[phase.first[1]..], &from[..phase.count[1]]);
+                match stride {
+                    1 => copy(&mut to[..from.len()], from),
+                    2 => put_even(to, from),
+                    _ => to.iter_mut().step_by(stride).zip(from).for_each(|(to, from)| *to = *from),
                 }
             }
         }
+    }
+}
+
+/// Every second value of `from`. Pairs of a constant length, for the compiler to make vectors of.
+#[inline(always)]
+fn take_even(to: &mut [f32], from: &[f32]) {
+    let (pairs, last) = from.as_chunks::<2>();
+    for (to, pair) in to.iter_mut().zip(pairs) {
+        *to = pair[0];
+    }
+    if let (Some(to), Some(&last)) = (to.get_mut(pairs.len()), last.first()) {
+        *to = last;
+    }
+}
+
+/// `from` to every second place of `to`.
+#[inline(always)]
+fn put_even(to: &mut [f32], from: &[f32]) {
+    let (pairs, last) = to.as_chunks_mut::<2>();
+    for (pair, from) in pairs.iter_mut().zip(from) {
+        pair[0] = *from;
+    }
+    if let (Some(to), Some(&from)) = (last.first_mut(), from.get(pairs.len())) {
+        *to = from;
     }
 }
 

@@ -269,15 +269,15 @@ unsafe fn correlate_over<L: Lanes, const N: usize>(
 ) {
     const M: usize = CORRELATE_ROWS;
     let vectors = len.div_ceil(L::LANES);
-    let mut first_tap = 0;
-    while first_tap < taps.len() {
-        let width = N.min(taps.len() - first_tap);
-        // A short last group repeats its last tap and drops the copies.
-        let mut group = [0usize; N];
-        for (n, offset) in group.iter_mut().enumerate() {
-            *offset = taps[first_tap + n.min(width - 1)] as usize;
-        }
-        for row in (0..planes).step_by(M) {
+    // Rows outside: they stay in the first-level cache while the planes of all channels pass by.
+    for row in (0..planes).step_by(M) {
+        for first_tap in (0..taps.len()).step_by(N) {
+            let width = N.min(taps.len() - first_tap);
+            // A short last group repeats its last tap and drops the copies.
+            let mut group = [0usize; N];
+            for (n, offset) in group.iter_mut().enumerate() {
+                *offset = taps[first_tap + n.min(width - 1)] as usize;
+            }
             // SAFETY: see `correlate`: the last image, row and tap with a whole run each stay inside the slices.
             unsafe {
                 let mut sums = [[L::splat(0.0); N]; M];
@@ -296,7 +296,6 @@ unsafe fn correlate_over<L: Lanes, const N: usize>(
                 }
             }
         }
-        first_tap += width;
     }
 }
 
