@@ -69,10 +69,17 @@ impl Mpi {
             };
             let world = universe.world();
             let seen = (world.rank() as usize, world.size() as usize);
-            let communicators = [world.duplicate(), world.duplicate()];
             let _ = ready.send(Ok(seen));
+            // No message before there is something to do, for then all ranks have started (`join` asks them). MPI should wait
+            // for them itself, but under Slurm some leave `MPI_Init` while others are inside (Slurm 22.05 with PMIx 4.2, two
+            // starts in a hundred), and a message ends Open MPI 4.1 there: it has nothing yet to call for it.
+            let Ok(first) = received.recv() else {
+                std::mem::forget(universe);
+                return;
+            };
+            let communicators = [world.duplicate(), world.duplicate()];
             Engine { universe, communicators, world_size: seen.1, rank: seen.0, flying: VecDeque::new() }
-                .serve(&received);
+                .serve(first, &received);
         };
         let thread = thread::Builder::new().name("mpi".to_owned()).spawn(work);
         let thread = thread.map_err(|error| MpiError(format!("no thread for it: {error}")))?;
@@ -192,10 +199,11 @@ struct Engine {
 }
 
 impl Engine {
-    fn serve(mut self, orders: &Receiver<Order>) {
+    fn serve(mut self, first: Order, orders: &Receiver<Order>) {
         let mut pause = Pause::default();
+        let mut next = Ok(first);
         loop {
-            match orders.recv_timeout(pause.time(self.flying.is_empty())) {
+            match next {
                 Ok(Order::Finish) => return self.finish(),
                 Ok(order) => {
                     if let Some(stage) = self.begin(order) {
@@ -213,6 +221,7 @@ impl Engine {
             if self.look() {
                 pause = Pause::default();
             }
+            next = orders.recv_timeout(pause.time(self.flying.is_empty()));
         }
     }
 
