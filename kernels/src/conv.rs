@@ -17,7 +17,7 @@ use crate::conv_flex::{dims, flex_f32, values};
 use crate::conv_lanes::Level;
 use crate::conv_layout::{Layout, Shape};
 use crate::conv_memory::tensor;
-use crate::cpu::conv_columns;
+use crate::cpu::{conv_columns, conv_pointwise};
 use crate::products::{Arithmetic, Products};
 
 /// Convolution of `x` `[batch, in, height, width]` with `weight` `[out, in, kh, kw]`, the same stride and zero padding
@@ -122,9 +122,12 @@ fn forward(
     let bias = bias.map(FlexTensor::to_contiguous);
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let (image, kernel, bias) = (values(&x), values(&weight), bias.as_ref().map(values));
-    let y = match conv_columns::suits(&layout) {
-        true => conv_columns::forward(arithmetic, &layout, image, kernel, bias),
-        false => conv_cpu::forward(Level::of(arithmetic), &layout, image, kernel, bias),
+    let y = if conv_columns::suits(&layout) {
+        conv_columns::forward(arithmetic, &layout, image, kernel, bias)
+    } else if conv_pointwise::suits(&layout) {
+        conv_pointwise::forward(arithmetic, &layout, image, kernel, bias)
+    } else {
+        conv_cpu::forward(Level::of(arithmetic), &layout, image, kernel, bias)
     };
     tensor(y, [layout.shape.batch, layout.shape.outputs, oh, ow])
 }
@@ -176,13 +179,14 @@ impl<const N: usize> Backward<Flex, N> for ConvolveBackward {
         let (x_shape, weight_shape): ([usize; 4], [usize; 4]) = (dims(&x), dims(&weight));
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let (image, kernel, gradient) = (values(&x), values(&weight), values(&dy));
-        let [dx, dw] = match conv_columns::suits(&layout) {
-            true => conv_columns::backward(arithmetic, &layout, image, kernel, gradient, wanted),
-            false => {
-                let found =
-                    conv_cpu::backward(Level::of(arithmetic), &layout, image, kernel, gradient, wanted);
-                [found.image, found.weight]
-            }
+        let [dx, dw] = if conv_columns::suits(&layout) {
+            conv_columns::backward(arithmetic, &layout, image, kernel, gradient, wanted)
+        } else if conv_pointwise::suits(&layout) {
+            conv_pointwise::backward(arithmetic, &layout, image, kernel, gradient, wanted)
+        } else {
+            let level = Level::of(arithmetic);
+            let found = conv_cpu::backward(level, &layout, image, kernel, gradient, wanted);
+            [found.image, found.weight]
         };
         if let (Some(node), Some(dx)) = (&ops.parents[0], dx) {
             grads.register::<Flex>(node.id, tensor(dx, x_shape));

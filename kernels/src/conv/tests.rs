@@ -179,6 +179,29 @@ fn small_pictures_agree_with_burn() {
     }
 }
 
+/// Kernels of one pixel, with positions, channels and images in several pieces.
+#[test]
+fn kernels_of_one_pixel_agree_with_burn() {
+    for (image, outputs) in
+        [([5, 40, 9, 11], 70), ([1, 150, 25, 37], 33), ([37, 32, 3, 7], 6), ([3, 64, 1, 9], 1)]
+    {
+        let shape = shape(image, outputs, [1, 1], 1, 0);
+        let layout = Layout::new(shape).expect("the kernel fits");
+        assert!(conv_pointwise::suits(&layout) && !conv_columns::suits(&layout), "{shape:?}");
+        agrees(shape, true);
+        let [x, weight] = operands(shape);
+        assert_same_in_all_pools(|| run(conv2d, shape, true, [&x, &weight]));
+        let exact = run(conv2d, shape, false, [&x, &weight]);
+        for arithmetic in bf16_arithmetics() {
+            let conv =
+                |x, weight, bias, stride, padding| conv2d_in(x, weight, bias, stride, padding, arithmetic);
+            for (found, exact) in run(conv, shape, false, [&x, &weight]).iter().zip(&exact) {
+                assert_close(&format!("{arithmetic:?} {shape:?}"), found, exact, 2f32.powi(-7));
+            }
+        }
+    }
+}
+
 #[test]
 fn every_instruction_set_agrees() {
     let shape = shape([3, 5, 9, 11], 9, [3, 2], 2, 1);

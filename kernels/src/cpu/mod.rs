@@ -8,6 +8,7 @@ pub(crate) mod attention;
 pub(crate) mod bf16;
 pub(crate) mod class_attention;
 pub(crate) mod conv_columns;
+pub(crate) mod conv_pointwise;
 pub(crate) mod cross_entropy;
 pub(crate) mod depthwise;
 pub(crate) mod gelu;
