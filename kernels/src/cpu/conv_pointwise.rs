@@ -27,8 +27,8 @@ const PARTS: usize = 16;
 
 /// Whether this is such a convolution, and large enough.
 pub(crate) fn suits(layout: &Layout) -> bool {
-    let Shape { channels, kernel, stride, padding, .. } = layout.shape;
-    kernel == [1, 1] && stride == 1 && padding == 0 && channels >= FEWEST_CHANNELS
+    let Shape { batch, channels, outputs, kernel, stride, padding, .. } = layout.shape;
+    kernel == [1, 1] && stride == 1 && padding == 0 && channels >= FEWEST_CHANNELS && batch * outputs > 0
 }
 
 /// The convolution of `x` `[batch, channels, height, width]` with `weight` `[outputs, channels, 1, 1]`.
