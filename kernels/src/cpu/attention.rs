@@ -27,7 +27,7 @@ multiversion! {
         for score in scores.iter_mut() {
             *score = exp::<FMA>(*score - most);
         }
-        (most, sum(scores.len(), |i| scores[i]))
+        (most, sum([scores], |[score]| score))
     }
 }
 
@@ -51,8 +51,7 @@ multiversion! {
 multiversion! {
     /// `Σ a b`.
     pub(super) fn dot<FMA>(a: &[f32], b: &[f32]) -> f32 {
-        let b = &b[..a.len()];
-        sum(a.len(), |i| a[i] * b[i])
+        sum([a, b], |[a, b]| a * b)
     }
 }
 

@@ -14,13 +14,13 @@ multiversion! {
         let width = query.len();
         for (score, pair) in scores.iter_mut().zip(pairs.chunks(stride)) {
             let key = &pair[..width];
-            *score = scale * sum(width, |i| query[i] * key[i]);
+            *score = scale * sum([query, key], |[query, key]| query * key);
         }
         let most = max(scores);
         for score in scores.iter_mut() {
             *score = exp::<FMA>(*score - most);
         }
-        let total = sum(scores.len(), |i| scores[i]);
+        let total = sum([scores], |[score]| score);
         out.fill(0.0);
         for (score, pair) in scores.iter().zip(pairs.chunks(stride)) {
             let share = score / total;
@@ -50,12 +50,12 @@ multiversion! {
     pub(super) fn attend_gradients<FMA>(head: &Head<'_>, dquery: &mut [f32], dpairs: &mut [f32]) {
         let Head { query, pairs, stride, scale, log_sum, out, dout } = *head;
         let width = query.len();
-        let mean = sum(width, |i| out[i] * dout[i]);
+        let mean = sum([out, dout], |[out, dout]| out * dout);
         dquery.fill(0.0);
         for (pair, dpair) in pairs.chunks(stride).zip(dpairs.chunks_mut(stride)) {
             let (key, value) = (&pair[..width], &pair[stride / 2..][..width]);
-            let share = exp::<FMA>(scale * sum(width, |i| query[i] * key[i]) - log_sum);
-            let change = share * (scale * (sum(width, |i| dout[i] * value[i]) - mean));
+            let share = exp::<FMA>(scale * sum([query, key], |[query, key]| query * key) - log_sum);
+            let change = share * (scale * (sum([dout, value], |[dout, value]| dout * value) - mean));
             let (dkey, dvalue) = dpair.split_at_mut(stride / 2);
             for i in 0..width {
                 dquery[i] = mul_add::<FMA>(change, key[i], dquery[i]);

@@ -74,11 +74,11 @@ multiversion! {
                 }
                 (Targets::Shares(shares), None) => {
                     let shares = &shares[n * width..][..width];
-                    sum(width, |c| shares[c] * of.surprise(x[c]))
+                    sum([shares, x], |[share, x]| share * of.surprise(x))
                 }
                 (Targets::Shares(shares), Some(weights)) => {
                     let (shares, weights) = (&shares[n * width..][..width], &weights[..width]);
-                    sum(width, |c| weights[c] * shares[c] * of.surprise(x[c]))
+                    sum([weights, shares, x], |[weight, share, x]| weight * share * of.surprise(x))
                 }
             };
         }
@@ -107,7 +107,7 @@ multiversion! {
                 }
                 (Targets::Shares(shares), None) => {
                     let shares = &shares[n * width..][..width];
-                    let total = sum(width, |c| shares[c]);
+                    let total = sum([shares], |[share]| share);
                     replace(row, |x| of.probability::<FMA>(x));
                     for (value, &share) in row.iter_mut().zip(shares) {
                         *value = factor * (total * *value - share);
@@ -115,7 +115,7 @@ multiversion! {
                 }
                 (Targets::Shares(shares), Some(weights)) => {
                     let (shares, weights) = (&shares[n * width..][..width], &weights[..width]);
-                    let total = sum(width, |c| weights[c] * shares[c]);
+                    let total = sum([weights, shares], |[weight, share]| weight * share);
                     replace(row, |x| of.probability::<FMA>(x));
                     for ((value, &share), &weight) in row.iter_mut().zip(shares).zip(weights) {
                         *value = factor * (total * *value - weight * share);

@@ -147,8 +147,7 @@ multiversion! {
 multiversion! {
     /// `Σ a[i] · b[i]`.
     pub(super) fn dot<FMA>(a: &[f32], b: &[f32]) -> f32 {
-        let b = &b[..a.len()];
-        sum(a.len(), |i| a[i] * b[i])
+        sum([a, b], |[a, b]| a * b)
     }
 }
 

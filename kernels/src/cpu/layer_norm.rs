@@ -19,8 +19,8 @@ const GROUP: usize = 256;
 #[inline(always)]
 fn statistics<const FMA: bool>(row: &[f32], eps: f32) -> (f32, f32) {
     let count = row.len() as f32;
-    let mean = sum(row.len(), |i| row[i]) / count;
-    let variance = sum(row.len(), |i| (row[i] - mean) * (row[i] - mean)) / count;
+    let mean = sum([row], |[x]| x) / count;
+    let variance = sum([row], |[x]| (x - mean) * (x - mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -53,8 +53,8 @@ multiversion! {
         for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
             let (mean, inverse) = statistics::<FMA>(x, eps);
             // The mean of the scaled gradient, and of its product with the normalised row.
-            let plain = sum(width, |i| dy[i] * gamma[i]) / width as f32;
-            let along = sum(width, |i| dy[i] * gamma[i] * (x[i] - mean)) * inverse / width as f32;
+            let plain = sum([dy, gamma], |[dy, gamma]| dy * gamma) / width as f32;
+            let along = sum([dy, gamma, x], |[dy, gamma, x]| dy * gamma * (x - mean)) * inverse / width as f32;
             for i in 0..width {
                 let normal = (x[i] - mean) * inverse;
                 dgamma[i] = mul_add::<FMA>(dy[i], normal, dgamma[i]);

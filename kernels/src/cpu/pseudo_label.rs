@@ -28,7 +28,7 @@ multiversion! {
             let most = max(row);
             replace(row, |x| exp::<FMA>(x - most));
             // The exponential of the largest logit, less itself, is 1 exactly: this is its probability.
-            let top = 1.0 / sum(width, |i| row[i]);
+            let top = 1.0 / sum([row], |[x]| x);
             row.iter_mut().for_each(|x| *x *= top);
             *confidence = top;
             *label = first(row, |probability| probability == top) as i32;

@@ -75,18 +75,22 @@ pub(super) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// Lanes of a sum: two registers of AVX-512.
 pub(super) const LANES: usize = 32;
 
-/// Sum of `term(i)` for `i` below `length`, through [`LANES`] partial sums.
+/// Sum of the terms of slices' values, all slices as long as the first, through [`LANES`] partial sums.
+// Whole arrays of lanes, and halves whose sizes are constants: with an index into the slices, or a width that is a variable, the
+// sums live in memory.
 #[inline(always)]
-pub(super) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+    let length = slices[0].len();
+    let parts = slices.map(|slice| slice[..length].as_chunks::<LANES>());
     let mut lanes = [0f32; LANES];
-    let whole = length / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
+    for block in 0..length / LANES {
+        let blocks: [&[f32; LANES]; N] = std::array::from_fn(|slice| &parts[slice].0[block]);
         for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += term(start + lane);
+            *total += term(std::array::from_fn(|slice| blocks[slice][lane]));
         }
     }
-    for index in whole..length {
-        lanes[index - whole] += term(index);
+    for (lane, total) in lanes.iter_mut().enumerate().take(length % LANES) {
+        *total += term(std::array::from_fn(|slice| parts[slice].1[lane]));
     }
     folded(lanes, |one, other| one + other)
 }
@@ -94,13 +98,15 @@ pub(super) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
 /// All lanes in one, by halves.
 #[inline(always)]
 pub(super) fn folded(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = join(lanes[lane], lanes[lane + width]);
-        }
-        width /= 2;
+    macro_rules! halve {
+        ($($width:literal)*) => {$(
+            for lane in 0..$width {
+                lanes[lane] = join(lanes[lane], lanes[lane + $width]);
+            }
+        )*};
     }
+    const { assert!(LANES == 32) };
+    halve!(16 8 4 2 1);
     lanes[0]
 }
 
