@@ -92,7 +92,7 @@ impl<'a> Matrix<'a> {
 /// A right operand of several products.
 pub(super) struct Prepared<'a> {
     matrix: Matrix<'a>,
-    /// For the processor's [`Unit`].
+    /// For the [`Unit`] of the arithmetic.
     packed: Option<Packed>,
 }
 
@@ -145,10 +145,10 @@ impl Target<'_> {
 /// # Safety
 /// The target has room for all rows, nobody else reads or writes them meanwhile, and for [`Write::Add`] they have been
 /// written before.
-unsafe fn multiply(target: Target<'_>, left: Matrix<'_>, right: &Prepared<'_>) {
+unsafe fn multiply(unit: Option<&Unit>, target: Target<'_>, left: Matrix<'_>, right: &Prepared<'_>) {
     let Prepared { matrix: right, packed } = right;
     assert_eq!(left.columns, right.rows, "inner sizes of a product agree");
-    if let Some(unit) = Unit::of_this_processor().filter(|unit| unit.serves(left, *right)) {
+    if let Some(unit) = unit.filter(|unit| unit.serves(left, *right)) {
         // SAFETY: the caller's contract.
         unsafe { unit.multiply(target, left, *right, packed.as_ref()) };
         return;
@@ -186,9 +186,20 @@ unsafe fn multiply(target: Target<'_>, left: Matrix<'_>, right: &Prepared<'_>) {
 }
 
 impl Arithmetic {
+    /// What computes products in it here; else the `gemm` crate does.
+    fn unit(self) -> Option<&'static Unit> {
+        match self {
+            Arithmetic::F32 => Unit::of_this_processor(),
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Bf16(found) => Unit::of_pairs(found),
+            #[cfg(test)]
+            Arithmetic::Emulated => Some(Unit::emulated_pairs()),
+        }
+    }
+
     /// A right operand of products with left operands of so many rows in all, copied once for all of them where that serves.
     pub(super) fn prepare(self, right: Matrix<'_>, rows: usize) -> Prepared<'_> {
-        let unit = Unit::of_this_processor().filter(|unit| self == Arithmetic::F32 && unit.packs_for(rows));
+        let unit = self.unit().filter(|unit| unit.packs_for(rows));
         Prepared { matrix: right, packed: unit.map(|unit| unit.pack(right)) }
     }
 
@@ -227,15 +238,7 @@ impl Arithmetic {
             assert_eq!(values.len(), right.matrix.columns, "a row is as long as the product's");
         }
         let target = Target { start: target, row_stride, scale, write };
-        // SAFETY: the caller's contract; `Bf16` is made where its instructions are.
-        unsafe {
-            match self {
-                Arithmetic::F32 => multiply(target, left, right),
-                #[cfg(target_arch = "x86_64")]
-                Arithmetic::Bf16(_) => super::bf16::multiply(target, left, right.matrix),
-                #[cfg(test)]
-                Arithmetic::Emulated => super::bf16::multiply_emulated(target, left, right.matrix),
-            }
-        }
+        // SAFETY: the caller's contract.
+        unsafe { multiply(self.unit(), target, left, right) };
     }
 }

@@ -4,7 +4,10 @@
 //! bit-identical in pools of any size.
 
 pub(crate) mod attention;
-#[cfg(any(test, target_arch = "x86_64"))]
+#[cfg_attr(
+    not(any(test, target_arch = "x86_64")),
+    expect(dead_code, reason = "no other processor is asked for pairs")
+)]
 pub(crate) mod bf16;
 pub(crate) mod class_attention;
 pub(crate) mod conv_columns;

@@ -18,7 +18,10 @@ pub(super) fn panel_size(unit: &Unit, depth: usize) -> usize {
 /// each column the values of all rows side by side. Rows of the last panel that are not there hold anything.
 pub(super) fn copy_columns(unit: &Unit, left: Matrix<'_>, inner: Range<usize>, panels: &mut [f32]) {
     // Copies of constant length are cheap, calls of `memcpy` for a few values are not.
-    let size = panel_size(unit, inner.len());
+    let size = panel_size(unit, unit.places(inner.len()));
+    if let Some(pairs) = &unit.pairs {
+        return pairs.columns(unit, left, inner, size, panels);
+    }
     match unit.rows {
         6 => copy_columns_of::<6>(left, inner, size, panels),
         12 => copy_columns_of::<12>(left, inner, size, panels),
@@ -55,7 +58,7 @@ pub(super) fn copy_rows(
     }
 }
 
-/// The rows `inner` of the columns `own` of a right operand, each [`Unit::width`] long, with zeros behind the columns.
+/// The rows `inner` of the columns `own` of a right operand, for each place a row [`Unit::width`] long, with zeros behind the columns.
 pub(super) fn copy_strip(
     unit: &Unit,
     right: Matrix<'_>,
@@ -65,6 +68,9 @@ pub(super) fn copy_strip(
 ) {
     let width = unit.width;
     if right.by_rows() {
+        if let Some(pairs) = &unit.pairs {
+            return pairs.strip(unit, right, inner, own, strip);
+        }
         for (row, to) in inner.zip(strip.chunks_exact_mut(width)) {
             let from = right.line(row, own.clone());
             // Constant lengths where the strip is whole.
@@ -87,8 +93,8 @@ pub(super) fn copy_strip(
         } else {
             for column in first..first + BLOCK {
                 let line = (column < own.len()).then(|| right.line(own.start + column, inner.clone()));
-                for (k, to) in strip.chunks_exact_mut(width).enumerate() {
-                    to[column] = line.map_or(0.0, |line| line[k]);
+                for (place, to) in strip.chunks_exact_mut(width).enumerate() {
+                    to[column] = line.map_or(0.0, |line| unit.place(line, place));
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Products of `f32` matrices on processors with AVX2 or AVX-512.
+//! Products of matrices on processors with AVX2 or AVX-512, in `f32`, or of operands rounded to bf16 where the processor multiplies
+//! pairs of those.
 //!
 //! The columns of the result are taken in strips of two vectors. A strip of the right operand, at most [`DEPTH`] values deep,
 //! lies side by side in memory and stays in the first-level cache while all rows pass by, as many at a time as there are
@@ -6,6 +7,10 @@
 //! or 24 (AVX-512) independent chains, which hides the latency of the multiply-add. The left operand is read where it lies if its
 //! rows are contiguous, for it is read a value at a time; else it is copied into panels. A right operand of many products, a
 //! weight, is copied once for all of them ([`Packed`]).
+//!
+//! Pairs of neighbours on the inner axis, rounded, take the place of one `f32` in copies of both operands, the left one's too; from
+//! there on only the multiply-add is another. Operands and result are `f32` in memory and the sums are as well: nobody else needs to
+//! know.
 //!
 //! A row of the result depends on its own row of the left operand alone, not on how many others there are: what is not a whole
 //! tile is computed as one, in memory of its own.
@@ -20,6 +25,7 @@
 
 mod copies;
 mod lanes;
+mod pairs;
 mod rounds;
 #[cfg(test)]
 mod tests;
@@ -38,7 +44,7 @@ use self::tile::{Ahead, LINE, Rows, Strip, Tiles};
 use super::Pieces;
 use super::matmul::{Matrix, Target, Write};
 
-/// Values of the inner axis between two visits to the result, at most: half of the first-level cache.
+/// Places on the inner axis between two visits to the result, at most: half of the first-level cache.
 const DEPTH: usize = 288;
 
 thread_local! {
@@ -70,14 +76,29 @@ pub(super) struct Unit {
     rows: usize,
     /// Columns of a tile.
     width: usize,
+    /// See [`lanes::Lanes::VALUES`].
+    values: usize,
     tiles: Tiles,
     transpose: Transpose,
+    /// How pairs are copied, if that is what it multiplies.
+    pairs: Option<pairs::Copies>,
 }
 
 /// See [`lanes::Lanes::transpose`], for `count` blocks whose lines follow each other.
 type Transpose = unsafe fn(count: usize, from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
 
 impl Unit {
+    /// Places that so many values of the inner axis take.
+    fn places(&self, values: usize) -> usize {
+        values.div_ceil(self.values)
+    }
+
+    /// The inner axis, cut between two visits to the result.
+    fn blocks(&self, inner: usize) -> impl Iterator<Item = Range<usize>> {
+        let blocks = Pieces::new(inner, DEPTH * self.values, self.values);
+        (0..blocks.count()).map(move |block| blocks.range(block))
+    }
+
     /// Whether a right operand of products of so many rows in all is worth a copy for all of them.
     pub(super) fn packs_for(&self, rows: usize) -> bool {
         rows > self.rows
@@ -89,7 +110,7 @@ impl Unit {
         left.rows() > 0 && left.columns() > 0 && right.columns() > 0
     }
 
-    /// [`BLOCK`] lines of a matrix from `first` on, transposed: value `p` of line `l` goes to `to[p · to_stride + l]`.
+    /// [`BLOCK`] lines of a matrix from `first` on, transposed: what belongs in place `p` of line `l` goes to `to[p · to_stride + l]`.
     fn transpose(
         &self,
         matrix: Matrix<'_>,
@@ -100,14 +121,23 @@ impl Unit {
     ) {
         let lines: [&[f32]; BLOCK] = std::array::from_fn(|line| matrix.line(first + line, range.clone()));
         let (from, stride) = (matrix.address(first, range.start), matrix.line_stride());
-        let depth = range.len();
+        let depth = self.places(range.len());
         assert!(depth == 0 || to.len() >= (depth - 1) * to_stride + BLOCK, "room for all lines");
+        let whole = range.len() / (BLOCK * self.values);
         // SAFETY: there is room, and so many lines of this length, `stride` apart.
-        unsafe { (self.transpose)(depth / BLOCK, from, stride, to.as_mut_ptr(), to_stride) };
-        for place in depth / BLOCK * BLOCK..depth {
+        unsafe { (self.transpose)(whole, from, stride, to.as_mut_ptr(), to_stride) };
+        for place in whole * BLOCK..depth {
             for (to, line) in to[place * to_stride..].iter_mut().zip(lines) {
-                *to = line[place];
+                *to = self.place(line, place);
             }
+        }
+    }
+
+    /// What belongs in this place of a line.
+    fn place(&self, line: &[f32], place: usize) -> f32 {
+        match self.values {
+            1 => line[place],
+            _ => pairs::place_of(line[2 * place], line.get(2 * place + 1).copied().unwrap_or(0.0)),
         }
     }
 
@@ -120,12 +150,12 @@ impl Unit {
     pub(super) fn pack(&self, right: Matrix<'_>) -> Packed {
         let strips = right.columns().div_ceil(self.width);
         let mut values = exchange_packed(Vec::new());
-        let size = strips * self.width * right.rows();
+        let size = strips * self.width * self.places(right.rows());
         let mut rest = room(&mut values, size);
-        let blocks = Pieces::new(right.rows(), DEPTH, 1);
-        for inner in (0..blocks.count()).map(|block| blocks.range(block)) {
-            let (own, after) = rest.split_at_mut(strips * self.width * inner.len());
-            own.par_chunks_exact_mut(self.width * inner.len()).enumerate().for_each(|(strip, to)| {
+        for inner in self.blocks(right.rows()) {
+            let depth = self.places(inner.len());
+            let (own, after) = rest.split_at_mut(strips * self.width * depth);
+            own.par_chunks_exact_mut(self.width * depth).enumerate().for_each(|(strip, to)| {
                 copy_strip(self, right, inner.clone(), self.columns(strip, right.columns()), to)
             });
             rest = after;
@@ -148,14 +178,14 @@ impl Unit {
         assert_eq!(left.columns(), right.rows(), "inner sizes of a product agree");
         let mut buffers = BUFFERS.take();
         let strips = right.columns().div_ceil(self.width);
-        let blocks = Pieces::new(left.columns(), DEPTH, 1);
-        for inner in (0..blocks.count()).map(|block| blocks.range(block)) {
+        for inner in self.blocks(left.columns()) {
+            let depth = self.places(inner.len());
             let [whole, last] = self.left(left, inner.clone(), &mut buffers.panels);
             for strip in 0..strips {
-                let (columns, size) = (self.columns(strip, right.columns()), self.width * inner.len());
+                let (columns, size) = (self.columns(strip, right.columns()), self.width * depth);
                 let values = match packed {
                     Some(packed) => {
-                        let start = inner.start * strips * self.width + strip * size;
+                        let start = self.places(inner.start) * strips * self.width + strip * size;
                         &packed.values()[start..start + size]
                     }
                     None => {
@@ -175,7 +205,7 @@ impl Unit {
                     },
                     None => Ahead::NONE,
                 };
-                let strip = Strip { start: values.as_ptr(), depth: inner.len(), next };
+                let strip = Strip { start: values.as_ptr(), depth, next };
                 // SAFETY: both are parts of the target, which the caller answers for, and `left` says where their rows lie.
                 unsafe {
                     let rows = left.rows() / self.rows * self.rows;
@@ -199,11 +229,17 @@ impl Unit {
 
     /// Where the inner loop finds the values `inner` of the left operand's whole tiles, and of the rows behind them.
     fn left(&self, left: Matrix<'_>, inner: Range<usize>, panels: &mut Vec<f32>) -> [Rows; 2] {
-        let (rows, size) = (left.rows(), panel_size(self, inner.len()));
-        let whole = rows / self.rows;
+        let (rows, depth) = (left.rows(), self.places(inner.len()));
+        let (whole, size) = (rows / self.rows, panel_size(self, depth));
         let in_panels =
             |start: &[f32]| Rows { start: start.as_ptr(), tile: size, row: 1, step: self.rows, apart: LINE };
-        if left.by_rows() {
+        if let (Some(pairs), true) = (&self.pairs, left.by_rows()) {
+            let copy = room(panels, rows.next_multiple_of(self.rows) * depth);
+            pairs.rows(self, left, inner, copy);
+            let rows =
+                Rows { start: copy.as_ptr(), tile: self.rows * depth, row: depth, step: 1, apart: depth };
+            [rows, Rows { start: rows.start.wrapping_add(whole * rows.tile), ..rows }]
+        } else if left.by_rows() {
             let panel = room(panels, size);
             copy_rows(self, left, whole * self.rows..rows, inner.clone(), panel);
             let (start, row) = (left.address(0, inner.start), left.line_stride());

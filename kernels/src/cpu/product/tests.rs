@@ -1,16 +1,28 @@
-//! Products against sums in `f64`, by the processor's unit and by the emulated one.
+//! Products against sums in `f64`, by the processor's units and by emulated ones.
 #![expect(unsafe_code, reason = "products write through an address")]
 
 use proptest::prelude::*;
 
 use super::{DEPTH, Unit};
+use crate::cpu::bf16::rounded;
 use crate::cpu::matmul::{Target, Write};
 use crate::cpu::stored::{self, Stored, writes};
 use crate::cpu::testing::noise;
+#[cfg(target_arch = "x86_64")]
+use crate::products::{Arithmetic, Products};
 
-/// The emulation, and the processor's, if it has one.
+/// The emulations, and those that the processor has.
 fn units() -> impl Iterator<Item = &'static Unit> {
-    std::iter::once(Unit::emulated()).chain(Unit::of_this_processor())
+    [Unit::emulated(), Unit::emulated_pairs()].into_iter().chain(Unit::of_this_processor()).chain(of_pairs())
+}
+
+/// That of pairs, if the processor has it.
+fn of_pairs() -> Option<&'static Unit> {
+    #[cfg(target_arch = "x86_64")]
+    if let Arithmetic::Bf16(found) = Products::Bf16.arithmetic() {
+        return Unit::of_pairs(found);
+    }
+    None
 }
 
 /// `target` before and after.
@@ -32,8 +44,9 @@ fn multiply(
 fn assert_product(operands: [&Stored; 2], gap: usize, scale: f32, write: Write<'_>) {
     for unit in units() {
         let [found, packed] = [false, true].map(|packed| multiply(unit, operands, gap, packed, scale, write));
-        let name = format!("{} × {}", unit.rows, unit.width);
-        stored::assert_product(&name, operands, |value| value, scale, write, &found);
+        let name = format!("{} × {} × {}", unit.rows, unit.width, unit.values);
+        let value: fn(f32) -> f32 = if unit.values == 2 { rounded } else { |value| value };
+        stored::assert_product(&name, operands, value, scale, write, &found);
         assert_eq!(found[1], packed[1], "{name}: packed and not are the same to the bit");
     }
 }
@@ -86,7 +99,7 @@ proptest! {
 
 #[test]
 fn sums_longer_than_a_block_go_on_where_the_last_one_ended() {
-    for inner in [DEPTH - 1, DEPTH, DEPTH + 1, 2 * DEPTH + 3] {
+    for inner in [DEPTH - 1, DEPTH, DEPTH + 1, 2 * DEPTH - 1, 2 * DEPTH + 3, 4 * DEPTH + 1] {
         for transposed in [[false, false], [true, false], [false, true], [true, true]] {
             let left = Stored::new(25, inner, 1, transposed[0], 1);
             let right = Stored::new(inner, 35, 2, transposed[1], 2);
@@ -115,5 +128,38 @@ fn what_is_not_a_number_stays_in_its_row_and_column() {
                 assert!(value.is_nan() == nan && value.is_infinite() == infinite, "{row} {column}: {value}");
             }
         }
+    }
+}
+
+#[test]
+fn subnormal_operands_of_pairs_count_as_zero() {
+    let of = |value| Stored { values: vec![value; 4], rows: 2, columns: 2, stride: 2, transposed: false };
+    let (small, large) = (of(f32::MIN_POSITIVE / 4.0), of(1e38));
+    for unit in units().filter(|unit| unit.values == 2) {
+        for operands in [[&small, &large], [&large, &small]] {
+            let [_, found] = multiply(unit, operands, 0, false, 1.0, Write::Replace);
+            assert_eq!(found, [0.0; 4]);
+        }
+    }
+}
+
+/// Where the processor has the instructions. Intel's manual gives the order of additions that the emulation follows; another
+/// maker's may add a pair in one rounding, so rounding is all that may differ.
+#[test]
+fn the_instructions_for_pairs_compute_what_their_emulation_does() {
+    let Some(unit) = of_pairs() else {
+        // The emulation alone is held to the product by the other tests.
+        assert!(!crate::products::has_bf16_products());
+        return;
+    };
+    let left = Stored::new(50, 300, 3, false, 1);
+    let right = Stored::new(300, 150, 1, true, 2);
+    let [[_, expected], [_, found]] = [Unit::emulated_pairs(), unit]
+        .map(|unit| multiply(unit, [&left, &right], 0, false, 1.0, Write::Replace));
+    let same = found.iter().zip(&expected).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
+    println!("{same} of {} sums have the same bits", found.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        // 300 roundings of sums of up to some 300.
+        assert!((found - expected).abs() <= 300.0 * 300.0 / 2f32.powi(24), "{found}, emulated {expected}");
     }
 }
