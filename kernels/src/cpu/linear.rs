@@ -18,7 +18,7 @@ const ROWS: usize = 192;
 const FEW_ROWS: usize = 2 * ROWS;
 /// ... a thread takes columns of the result instead, so many at a time: whole strips of any product.
 const COLUMNS: usize = 32;
-/// Rows that add up to one partial gradient of the weight ...
+/// Rows that add up to one partial gradient of the weight, ...
 const GROUP: usize = 512;
 /// ... of which there are at most so many.
 const MOST_GROUPS: usize = 8;
@@ -174,7 +174,13 @@ fn backward_of<'a>(
     let (x, weight) = (x.map(contiguous), weight.map(contiguous));
     let d_out = last(shape);
     let rows = shape.num_elements() / d_out;
-    let groups = Pieces::new(rows, GROUP.max(rows.div_ceil(MOST_GROUPS)), 1);
+    // Two threads, and where there is enough for them four, end together.
+    let groups = match rows.div_ceil(GROUP) {
+        1 if rows > ROWS => 2,
+        few @ ..=2 => few,
+        more => more.next_multiple_of(4).min(MOST_GROUPS),
+    };
+    let groups = Pieces::new(rows, rows.div_ceil(groups), 1);
 
     let input = x.as_ref().map(|x| (values(x), last(x.layout().shape())));
     let matrix = weight.as_ref().map(|weight| {
