@@ -162,7 +162,8 @@ async function label() {
 
 async function labelByMouse() {
   for (const name of names) {
-    await page.locator("#class-list button", { hasText: name }).click();
+    const chosen = page.locator("#class-list button", { hasText: name });
+    await chosen.click();
     for (let done = 0; done < EACH; done++) {
       const words = await page.locator(".row[aria-rowindex] .cell").evaluateAll((all) => all.map((cell) => cell.getAttribute("aria-label")));
       // A click may move the rows, so each is looked for anew.
@@ -172,6 +173,8 @@ async function labelByMouse() {
         return;
       }
       await cells().nth(place).click();
+      // Until it shows, the image would be found once more, and a second click so soon is taken for a trembling hand.
+      await until(async () => (await chosen.textContent()).includes(`${done + 1} of`));
     }
   }
 }
