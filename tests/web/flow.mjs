@@ -128,8 +128,8 @@ async function images() {
   const text = await page.locator("main").innerText();
   const count = readdirSync(path.join(folder, "images")).length;
   claim("the scan tells how many images there are", text.includes((count - 1).toLocaleString("en")), `${count} files`);
-  claim("a broken file is set aside with its reason", /Set aside/.test(text) && (await page.getByText("broken.png").count()) > 0);
-  claim("the copy is found", (await page.getByText("copy of the first.png").count()) > 0);
+  claim("a broken file is set aside with its reason", await until(async () => /Set aside/.test(text) && (await page.getByText("broken.png").count()) > 0));
+  claim("the copy is found", await until(async () => (await page.getByText("copy of the first.png").count()) > 0));
   await look("images", "what was found");
   await page.goto(here(""));
   await look("overview-begin", "overview");
@@ -145,7 +145,7 @@ async function images() {
   // The page hears of the job's end a moment later than we do.
   await until(async () => (await api(`p/${key}/api/project`)).has.clusters, 10_000);
   await page.goto(here("images"));
-  claim("groups of like images are shown", (await page.locator(".clusters li").count()) >= 2, `${await page.locator(".clusters li").count()}`);
+  claim("groups of like images are shown", await until(async () => (await page.locator(".clusters li").count()) >= 2), `${await page.locator(".clusters li").count()}`);
   await look("images-groups", "groups");
 }
 
@@ -191,7 +191,7 @@ async function labelByKeys() {
     await page.keyboard.press("Tab");
     presses += 1;
   }
-  claim("Tab leads to the grid", Boolean(await focused()), `${presses} presses`);
+  claim("Tab leads to the grid", await until(async () => Boolean(await focused())), `${presses} presses`);
   const left = new Map(order.map((name) => [name, EACH]));
   for (let step = 0; step < 300 && [...left.values()].some((count) => count > 0); step++) {
     const cell = await until(async () => {
@@ -280,7 +280,7 @@ async function correct() {
   claim("three of them are labelled, one at a time", after === before + 3, `${before}, ${after}`);
   await page.goto(here("train"));
   const again = page.locator("#train [name=from]");
-  claim("training can go on from the last model", (await again.count()) === 1);
+  claim("training can go on from the last model", await until(async () => (await again.count()) === 1));
 }
 
 async function takeAway() {
@@ -317,9 +317,9 @@ async function projects() {
   await page.goto(here(""));
   await look("overview", "overview, at the end");
   await page.goto(root.href);
-  claim("names are text, not HTML", (await page.getByText("Clothes <b>").count()) > 0);
+  claim("names are text, not HTML", await until(async () => (await page.getByText("Clothes <b>").count()) > 0));
   await look("projects", "projects");
   const missing = await page.goto(here("results/no-such-run"));
-  claim("a page that is not there says so", missing.status() === 404 && (await page.locator("main").innerText()).length > 20);
+  claim("a page that is not there says so", await until(async () => missing.status() === 404 && (await page.locator("main").innerText()).length > 20));
   await session.picture(page, "missing");
 }

@@ -5,7 +5,7 @@
 //
 // Of each class of the project at least four images are labelled. Runs and jobs are left behind.
 
-import { Session } from "./support.mjs";
+import { Session, until } from "./support.mjs";
 
 const [base, key, out] = process.argv.slice(2);
 if (!out) {
@@ -35,18 +35,18 @@ await session.accessible(page, "the page that trains");
 await choose();
 await page.locator('[name="training.lr"]').fill("fast");
 await page.getByRole("alert").waitFor();
-session.claim("a wrong value is told", (await page.getByRole("alert").textContent()).includes("training.lr"));
-session.claim("beside its field", (await page.locator('[name="training.lr"]').getAttribute("aria-invalid")) === "true");
+session.claim("a wrong value is told", await until(async () => (await page.getByRole("alert").textContent()).includes("training.lr")));
+session.claim("beside its field", await until(async () => (await page.locator('[name="training.lr"]').getAttribute("aria-invalid")) === "true"));
 await session.picture(page, "train-wrong");
 await page.locator('[name="training.lr"]').fill("");
 await page.getByRole("alert").waitFor({ state: "detached" });
 await page.getByRole("button", { name: "Show the script" }).click();
 const script = page.getByLabel("The script");
 await page.waitForFunction(() => document.getElementById("script-text").value.includes("resnet8"));
-session.claim("the script is what is chosen", (await script.inputValue()).includes("training.steps=2000"));
+session.claim("the script is what is chosen", await until(async () => (await script.inputValue()).includes("training.steps=2000")));
 await session.accessible(page, "the script");
 await script.fill((await script.inputValue()).replace("restarts=0\n", "restarts=0\necho 'changed by hand'\n"));
-session.claim("a change can be undone", await page.getByRole("button", { name: "Undo my changes" }).isVisible());
+session.claim("a change can be undone", await until(() => page.getByRole("button", { name: "Undo my changes" }).isVisible()));
 await session.picture(page, "train-script");
 await page.getByRole("button", { name: "Start training" }).click();
 
@@ -61,7 +61,7 @@ await page.locator(".state[data-state=stopped]").waitFor({ timeout: 60000 });
 await session.picture(page, "job-stopped");
 await page.getByRole("button", { name: "Resume" }).click();
 await page.locator(".state[data-state=done]").waitFor({ timeout: 120000 });
-session.claim("it leads to the results", await page.getByRole("link", { name: "See what the model is worth" }).isVisible());
+session.claim("it leads to the results", await until(() => page.getByRole("link", { name: "See what the model is worth" }).isVisible()));
 await page.getByText("Output", { exact: true }).click();
 const log = await page.locator("pre.log").textContent();
 session.claim("it went on from where it was", log.includes("going on after step"));
@@ -79,12 +79,12 @@ await page.getByLabel("The script").fill("#!/bin/bash\necho 'error: cannot write
 await page.getByRole("button", { name: "Start training" }).click();
 await page.waitForURL(/\/jobs\//);
 await page.getByText("What to do:").waitFor({ timeout: 30000 });
-session.claim("a failure is explained with a next step", (await page.locator(".note.bad").textContent()).includes("Free some space"));
+session.claim("a failure is explained with a next step", await until(async () => (await page.locator(".note.bad").textContent()).includes("Free some space")));
 await session.picture(page, "job-failed");
 await session.accessible(page, "a job that failed");
 await page.goto(at("train"));
 await page.locator("#jobs tbody tr").nth(1).waitFor();
-session.claim("both are in the list", (await page.locator("#jobs tbody tr").count()) >= 2);
+session.claim("both are in the list", await until(async () => (await page.locator("#jobs tbody tr").count()) >= 2));
 await session.picture(page, "train-again");
 await page.emulateMedia({ colorScheme: "dark" });
 await session.picture(page, "train-dark");

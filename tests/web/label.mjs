@@ -64,7 +64,7 @@ const columns = Number(await grid.getAttribute("aria-colcount"));
 claim("the grid tells its true size", (rows - 1) * columns < view.total && rows * columns >= view.total, `${rows} × ${columns} for ${view.total}`);
 const made = await page.locator(".cell").count();
 claim("only what is seen is in the page", made < 300 && made <= view.total, `${made} cells`);
-claim("the grid is one tab stop", (await page.locator('#grid [tabindex="0"]').count()) === 1);
+claim("the grid is one tab stop", await until(async () => (await page.locator('#grid [tabindex="0"]').count()) === 1));
 await page.waitForFunction(() => [...document.querySelectorAll(".cell img")].filter((each) => each.complete && each.naturalWidth > 0).length > 10);
 await session.picture(page, "label-1440-light");
 await session.accessible(page, "grid, light");
@@ -100,9 +100,9 @@ await page.keyboard.press("2");
 claim("a digit chooses the class", (await until(async () => (await page.locator("#class-list button").nth(1).getAttribute("aria-pressed")) === "true")) === true);
 for (const press of ["ArrowRight", "ArrowDown", "ArrowLeft"]) await page.keyboard.press(press);
 const focused = () => page.evaluate(() => [Number(document.activeElement.parentElement.getAttribute("aria-rowindex")), Number(document.activeElement.getAttribute("aria-colindex"))]);
-claim("arrows move the focus", String(await focused()) === "2,1", String(await focused()));
+claim("arrows move the focus", await until(async () => String(await focused()) === "2,1"), String(await focused()));
 await page.keyboard.press("End");
-claim("End goes to the end of the row", (await focused())[1] === columns);
+claim("End goes to the end of the row", await until(async () => (await focused())[1] === columns));
 const byKeys = await page.evaluate(() => document.activeElement.querySelector("img").src.split("/t/")[1].slice(0, -4));
 await page.keyboard.press("Space");
 await saved(page);
@@ -117,12 +117,12 @@ claim("X and B too, in order", JSON.stringify((await labels(page, byKeys)).slice
 await page.keyboard.press("Control+End");
 claim("Ctrl-End goes to the last image", (await until(async () => (await focused())[0] === rows)) === true);
 await page.keyboard.press("Control+Home");
-claim("Ctrl-Home to the first", String(await focused()) === "1,1");
+claim("Ctrl-Home to the first", await until(async () => String(await focused()) === "1,1"));
 
 // Image first.
 
 await page.keyboard.press("m");
-claim("M changes to image first", await page.locator("#mode-image").isChecked());
+claim("M changes to image first", await until(() => page.locator("#mode-image").isChecked()));
 await cell(page, 3).click();
 await cell(page, 6).click({ modifiers: ["Shift"] });
 await cell(page, 8).click({ modifiers: ["Control"] });
@@ -148,7 +148,7 @@ claim("Ctrl-A selects the view", (await until(async () => (await page.locator("#
 if (view.total > 200) {
   await page.keyboard.press("2");
   await page.waitForSelector("dialog.ask");
-  claim("many are asked about first", await page.locator("dialog.ask").isVisible(), await page.locator("dialog.ask p").textContent());
+  claim("many are asked about first", await until(() => page.locator("dialog.ask").isVisible()), await page.locator("dialog.ask p").textContent());
   await session.accessible(page, "question");
   await page.getByRole("button", { name: "Cancel" }).click();
 }
@@ -170,15 +170,15 @@ if (project.clusters.length > 0) {
 await cell(page, 10).focus();
 const large = await Promise.all([10, 11].map((place) => hashOf(page, place)));
 await page.keyboard.press("Enter");
-claim("Enter shows the image large", await page.locator("#viewer").isVisible());
+claim("Enter shows the image large", await until(() => page.locator("#viewer").isVisible()));
 await page.waitForFunction(() => document.getElementById("viewer-image").naturalWidth > 0);
 await page.keyboard.press("+");
-claim("plus makes it larger", (await page.locator("#viewer-image").evaluate((image) => image.style.transform)).includes("scale(1.5)"));
+claim("plus makes it larger", await until(async () => (await page.locator("#viewer-image").evaluate((image) => image.style.transform)).includes("scale(1.5)")));
 await page.keyboard.press("2");
 await page.keyboard.press("1");
 await saved(page);
 claim("class keys label and go on", (await labels(page, large[0]))[0] === second.id && (await labels(page, large[1]))[0] === first.id);
-claim("and the third image is shown", (await page.locator("#viewer-at").textContent()).startsWith("13 of"), await page.locator("#viewer-at").textContent());
+claim("and the third image is shown", await until(async () => (await page.locator("#viewer-at").textContent()).startsWith("13 of")), await page.locator("#viewer-at").textContent());
 await session.picture(page, "label-viewer");
 await session.accessible(page, "large view");
 await page.keyboard.press("Escape");
@@ -189,7 +189,7 @@ claim("Escape goes back to the image in the grid", (await until(async () => (awa
 
 await open(page, "?label=none&mode=image");
 const unlabelled = await api(page, "view?label=none");
-claim("the address filters", Number(await grid.getAttribute("aria-rowcount")) === Math.ceil(unlabelled.total / columns));
+claim("the address filters", await until(async () => Number(await grid.getAttribute("aria-rowcount")) === Math.ceil(unlabelled.total / columns)));
 await cell(page, 0).focus();
 await page.keyboard.press("2");
 claim("what no longer matches stays, and is told", (await until(() => page.locator("#stale").isVisible())) === true, await page.locator("#stale-words").textContent());
@@ -199,7 +199,7 @@ claim("refresh makes the view anew", (await until(() => page.locator("#stale").i
 await page.locator("#order").selectOption("-date");
 claim("an order is in the address", page.url().includes("order=-date"));
 await page.goBack();
-claim("and the way back leads back", !page.url().includes("order") && (await page.locator("#order").inputValue()) === "path");
+claim("and the way back leads back", await until(async () => !page.url().includes("order") && (await page.locator("#order").inputValue()) === "path"));
 await page.locator("#filter-button").click();
 await session.picture(page, "label-filter");
 await session.accessible(page, "filter");
@@ -238,7 +238,7 @@ await other.locator("#class-list button").first().click();
 const shared = await hashOf(other, 20);
 await cell(other, 20).click();
 claim("what one labels the other sees", (await until(async () => (await label(page, 20)).includes(`labelled ${first.name}`))) === true, await label(page, 20));
-claim("it is the same image", (await hashOf(page, 20)) === shared);
+claim("it is the same image", await until(async () => (await hashOf(page, 20)) === shared));
 
 // History and map.
 
@@ -301,15 +301,15 @@ await cell(page, 24).click();
 await saved(page);
 await page.locator("#edit-classes").click();
 await page.getByLabel(`Merge ${name} b into another class`).selectOption({ label: second.name });
-claim("merging tells how many images move", (await page.locator("dialog.ask p").textContent()).startsWith("1 image "), await page.locator("dialog.ask p").textContent());
+claim("merging tells how many images move", await until(async () => (await page.locator("dialog.ask p").textContent()).startsWith("1 image ")), await page.locator("dialog.ask p").textContent());
 await page.locator("dialog.ask .primary").click();
 claim("and moves them", (await until(async () => (await labels(page, merged))[0] === second.id)) === true);
-claim("and the class is gone", !(await api(page, "project")).classes.some((each) => each.name.startsWith(name)));
+claim("and the class is gone", await until(async () => !(await api(page, "project")).classes.some((each) => each.name.startsWith(name))));
 await page.locator("#class-add-name").fill(name);
 await page.keyboard.press("Enter");
 await until(named);
 await page.getByLabel(`Delete ${name}`).click();
-claim("deleting tells how many labels are lost", (await page.locator("dialog.ask p").textContent()).includes("No image has this label"));
+claim("deleting tells how many labels are lost", await until(async () => (await page.locator("dialog.ask p").textContent()).includes("No image has this label")));
 await page.locator("dialog.ask .danger").click();
 claim("and deletes", (await until(async () => !(await api(page, "project")).classes.some((each) => each.name.startsWith(name)))) === true);
 await page.locator("#classes-close").click();
@@ -317,7 +317,7 @@ await page.locator("#classes-close").click();
 // Keys can be changed and switched off.
 
 await page.keyboard.press("?");
-claim("a question mark lists the keys", await page.locator("#keys-dialog").isVisible());
+claim("a question mark lists the keys", await until(() => page.locator("#keys-dialog").isVisible()));
 await session.picture(page, "label-keys");
 await session.accessible(page, "keys");
 await page.locator('[data-action="unsure"]').click();
@@ -358,7 +358,7 @@ for (const share of [0.5, 0.03, 0.97, 0.31, 0.77, 1]) {
 jumps.sort((a, b) => a - b);
 claim("a jump anywhere shows its pictures within a second", jumps[jumps.length >> 1] < 1000, `${jumps.join(", ")} ms`);
 const last = await page.evaluate(() => Math.max(...[...document.querySelectorAll(".row")].map((row) => Number(row.getAttribute("aria-rowindex")))));
-claim("the end of the bar is the end of the images", last === Number(await grid.getAttribute("aria-rowcount")));
+claim("the end of the bar is the end of the images", await until(async () => last === Number(await grid.getAttribute("aria-rowcount"))));
 
 // Dark, narrow, large, by finger.
 
@@ -379,7 +379,7 @@ await session.picture(page, "label-forced-colours");
 await page.emulateMedia({ forcedColors: "none" });
 await page.locator(".theme").click();
 await page.locator(".theme").click();
-claim("the theme can be chosen", (await page.evaluate(() => document.documentElement.dataset.theme)) === "dark");
+claim("the theme can be chosen", await until(async () => (await page.evaluate(() => document.documentElement.dataset.theme)) === "dark"));
 for (const [width, height, words] of [[768, 1024, "768"], [360, 740, "360"], [320, 568, "320"], [720, 450, "at 200 %"]]) {
   await page.setViewportSize({ width, height });
   await open(page);
