@@ -64,6 +64,8 @@ async function look(name, words) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   claim(`nothing sticks out on a narrow screen: ${words}`, wide <= 1, `${wide} px`);
   await page.setViewportSize({ width: 1440, height: 900 });
+  // Rows are drawn anew a moment later, and a focus goes with the old ones.
+  await page.waitForTimeout(400);
 }
 
 /** Waits for a job to end, from its kind; tells how. */
