@@ -13,6 +13,9 @@ use super::tile::VECTORS;
 use crate::cpu::bf16::pair;
 use crate::cpu::matmul::Matrix;
 
+/// Rows of a tile of pairs: as many sums as with AVX-512 in `f32`.
+pub(super) const ROWS: usize = 12;
+
 /// A pair as the inner loop finds it.
 #[inline(always)]
 pub(super) fn place_of(first: f32, second: f32) -> f32 {
@@ -43,6 +46,7 @@ unsafe fn neighbours<L: Pairing>(count: usize, from: *const f32, to: *mut f32) {
 
 #[inline(always)]
 unsafe fn strip<L: Pairing>(count: usize, from: *const f32, stride: usize, to: *mut f32) {
+    const { assert!(L::LANES == 16, "a whole vector is zipped") };
     for place in 0..count {
         for first in (0..VECTORS * L::LANES).step_by(L::LANES) {
             // SAFETY: see above.
@@ -88,7 +92,7 @@ impl Copies {
         Self {
             neighbours: compiled!(neighbours, Vectors => count: usize, from: *const f32, to: *mut f32),
             strip: compiled!(strip, Vectors => count: usize, from: *const f32, stride: usize, to: *mut f32),
-            panels: compiled!(panels, Vectors, 12 => count: usize, lines: [*const f32; 2], to: *mut f32, size: usize),
+            panels: compiled!(panels, Vectors, ROWS => count: usize, lines: [*const f32; 2], to: *mut f32, size: usize),
             vector: 2 * Vectors::LANES,
         }
     }
@@ -101,7 +105,7 @@ impl Copies {
         Self {
             neighbours: neighbours::<Plain>,
             strip: strip::<Plain>,
-            panels: panels::<Plain, 12>,
+            panels: panels::<Plain, ROWS>,
             vector: 2 * Plain::LANES,
         }
     }
@@ -117,6 +121,7 @@ impl Copies {
     ) {
         let rows = left.rows();
         assert!(panels.len() >= rows.div_ceil(unit.rows) * size, "room for all panels");
+        assert!(unit.rows == ROWS && size >= ROWS * unit.places(inner.len()), "room for all places in each");
         for (place, k) in inner.clone().step_by(2).enumerate() {
             let first = left.line(k, 0..rows);
             let second = (k + 1 < inner.end).then(|| left.line(k + 1, 0..rows));

@@ -4,7 +4,7 @@ use super::Unit;
 #[cfg(any(test, target_arch = "x86_64"))]
 use super::{
     lanes::{BLOCK, Lanes},
-    pairs::Copies,
+    pairs::{Copies, ROWS},
     tile::{VECTORS, tiles},
 };
 
@@ -33,11 +33,11 @@ mod x86 {
 
     /// A unit of these lanes: with so many rows to a tile, and the copies of pairs if it takes them.
     macro_rules! unit {
-        ($lanes:ident, $rows:literal, $features:literal, $copies:expr) => {{
+        ($lanes:ident, $rows:expr, $features:literal, $copies:expr) => {{
             #[target_feature(enable = $features)]
             unsafe fn compiled_tiles(count: usize, left: Rows, strip: Strip, target: Target<'_>) {
                 // SAFETY: the caller's contract; the instructions are those of this function.
-                unsafe { tiles::<$lanes, $rows>(count, left, strip, target) };
+                unsafe { tiles::<$lanes, { $rows }>(count, left, strip, target) };
             }
             #[target_feature(enable = $features)]
             unsafe fn compiled_transpose(
@@ -78,7 +78,7 @@ mod x86 {
         pub(in crate::cpu) fn of_pairs(_: Found) -> Option<&'static Unit> {
             unit!(
                 Avx512Bf16,
-                12,
+                ROWS,
                 "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma",
                 Some(Copies::of_avx512_bf16())
             )
@@ -114,10 +114,10 @@ impl Unit {
     pub(in crate::cpu) fn emulated_pairs() -> &'static Unit {
         use super::lanes::Emulated;
         static UNIT: Unit = Unit {
-            rows: 12,
+            rows: ROWS,
             width: VECTORS * Emulated::<true>::LANES,
             values: Emulated::<true>::VALUES,
-            tiles: tiles::<Emulated<true>, 12>,
+            tiles: tiles::<Emulated<true>, ROWS>,
             transpose: transpose::<Emulated<true>>,
             pairs: Some(Copies::emulated()),
         };
