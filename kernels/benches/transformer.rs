@@ -11,8 +11,8 @@ use burn::tensor::{Device, Tensor};
 use harvest_kernels::{
     AdamW, Parameter, Products, UpdateRule, attention, attention_reference, attention_with, clip_factor,
     gelu, gelu_reference, gradient_norm, gradient_norm_reference, has_bf16_products, layer_norm,
-    layer_norm_reference, linear, linear_gelu, linear_reference, linear_with, residual, residual_reference,
-    update_parameters, update_parameters_reference,
+    layer_norm_reference, linear, linear_gelu, linear_reference, linear_with, pre_norm_residual,
+    pre_norm_residual_reference, residual_reference, update_parameters, update_parameters_reference,
 };
 use timing::{random, report, timed};
 
@@ -74,12 +74,12 @@ impl Block {
         let keep = Some(Tensor::ones([x.dims()[0]], &x.device().inner()));
         let (v, m) = (|i: usize| self.vectors[i].clone(), |i: usize| self.matrices[i].clone());
         if fused {
-            let y = layer_norm(x.clone(), v(0), v(1), EPS);
-            let y = attention(linear(y, m(0), Some(v(2))), HEADS);
-            let x = residual(x, linear(y, m(1), Some(v(3))), keep.clone());
-            let y = layer_norm(x.clone(), v(4), v(5), EPS);
-            let y = linear_gelu(y, m(2), v(6), Products::F32);
-            residual(x, linear(y, m(3), Some(v(7))), keep)
+            let x = pre_norm_residual(x, [v(0), v(1)], EPS, keep.clone(), |y| {
+                linear(attention(linear(y, m(0), Some(v(2))), HEADS), m(1), Some(v(3)))
+            });
+            pre_norm_residual(x, [v(4), v(5)], EPS, keep, |y| {
+                linear(linear_gelu(y, m(2), v(6), Products::F32), m(3), Some(v(7)))
+            })
         } else {
             let y = layer_norm_reference(x.clone(), v(0), v(1), EPS);
             let y = attention_reference(linear_reference(y, m(0), Some(v(2))), HEADS);
@@ -195,6 +195,23 @@ fn main() {
         operation("layer_norm", seconds, DIM, |x, d| layer_norm(x, vector(DIM, d), vector(DIM, d), EPS));
         operation("layer_norm reference", seconds, DIM, |x, d| {
             layer_norm_reference(x, vector(DIM, d), vector(DIM, d), EPS)
+        });
+    }
+    if wanted("pre_norm_residual") {
+        // Every fourth image dropped.
+        let keep = |x: &Tensor<3>| {
+            let factors: Vec<f32> =
+                (0..x.dims()[0]).map(|image| if image % 4 == 3 { 0.0 } else { 4.0 / 3.0 }).collect();
+            Some(Tensor::from_data(factors.as_slice(), &x.device().inner()))
+        };
+        let norm = |d: &Device| [vector(DIM, d), vector(DIM, d)];
+        operation("pre_norm_residual", seconds, DIM, |x, d| {
+            let keep = keep(&x);
+            pre_norm_residual(x, norm(d), EPS, keep, |y| y)
+        });
+        operation("pre_norm_residual reference", seconds, DIM, |x, d| {
+            let keep = keep(&x);
+            pre_norm_residual_reference(x, norm(d), EPS, keep, |y| y)
         });
     }
     if wanted("gelu") {

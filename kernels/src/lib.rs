@@ -39,6 +39,7 @@ mod layer_norm;
 mod linear;
 mod linear_gelu;
 mod optimizer;
+mod pre_norm;
 mod products;
 mod pseudo_label;
 mod rectify;
@@ -65,6 +66,7 @@ pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_reference, linear_with};
 pub use linear_gelu::{linear_gelu, linear_gelu_reference};
 pub use optimizer::{AdamW, Parameter, Sgd, UpdateRule, update_parameters, update_parameters_reference};
+pub use pre_norm::{pre_norm_residual, pre_norm_residual_reference};
 pub use products::{Products, has_bf16_products, rounds_in_products};
 pub use pseudo_label::{
     Predictions, Threshold, class_counts, class_counts_reference, predictions, predictions_reference,

@@ -87,6 +87,18 @@ impl LayerNorm {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         harvest_kernels::layer_norm(x, self.weight.val(), self.bias.val(), Self::EPS)
     }
+
+    /// `x + keep · branch(norm(x))`, of the first tokens if the branch returns no others; see
+    /// [`pre_norm_residual`](harvest_kernels::pre_norm_residual).
+    pub fn residual(
+        &self,
+        x: Tensor<3>,
+        keep: Option<Tensor<1>>,
+        branch: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let norm = [self.weight.val(), self.bias.val()];
+        harvest_kernels::pre_norm_residual(x, norm, Self::EPS, keep, branch)
+    }
 }
 
 /// A convolution without bias.

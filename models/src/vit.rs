@@ -324,11 +324,11 @@ impl Block {
         precision: Precision,
     ) -> Tensor<3> {
         let [keep_attention, keep_mlp] = keep;
-        let branch = self.attn.forward(self.norm1.forward(x.clone()), wanted, precision);
-        let x = wanted.of(x);
-        let x = harvest_kernels::residual(x, scaled(&self.ls1, leave(branch)), keep_attention);
-        let branch = self.mlp.forward(self.norm2.forward(x.clone()), precision);
-        harvest_kernels::residual(x, scaled(&self.ls2, leave(branch)), keep_mlp)
+        let x = self.norm1.residual(x, keep_attention, |normal| {
+            scaled(&self.ls1, leave(self.attn.forward(normal, wanted, precision)))
+        });
+        self.norm2
+            .residual(x, keep_mlp, |normal| scaled(&self.ls2, leave(self.mlp.forward(normal, precision))))
     }
 }
 

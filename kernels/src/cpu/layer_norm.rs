@@ -3,10 +3,11 @@
 
 use std::mem::MaybeUninit;
 
+use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::memory::{filled, fresh};
+use super::memory::{filled, fresh, zeroed};
 use super::simd::{mul_add, multiversion, sum};
 use super::{Pieces, contiguous, tensor, values};
 
@@ -38,13 +39,13 @@ multiversion! {
 }
 
 multiversion! {
-    /// Gradients of rows as long as `gamma`; adds to those of gamma and beta.
-    pub(super) fn gradients<FMA>(
+    /// Adds the gradients of rows as long as `gamma`, and those of gamma and beta, to what is there.
+    pub(super) fn add_gradients<FMA>(
         x: &[f32],
         gamma: &[f32],
         dy: &[f32],
         eps: f32,
-        dx: &mut [MaybeUninit<f32>],
+        dx: &mut [f32],
         dgamma: &mut [f32],
         dbeta: &mut [f32],
     ) {
@@ -59,7 +60,7 @@ multiversion! {
                 let normal = (x[i] - mean) * inverse;
                 dgamma[i] = mul_add::<FMA>(dy[i], normal, dgamma[i]);
                 dbeta[i] += dy[i];
-                dx[i].write(inverse * (mul_add::<FMA>(dy[i], gamma[i], -plain) - normal * along));
+                dx[i] += inverse * (mul_add::<FMA>(dy[i], gamma[i], -plain) - normal * along);
             }
         }
     }
@@ -95,19 +96,21 @@ pub(crate) fn backward(x: FlexTensor, gamma: FlexTensor, dy: FlexTensor, eps: f3
             let rows = groups.range(group);
             let values = rows.start * width..rows.end * width;
             let (dgamma, dbeta) = partial.split_at_mut(width);
-            gradients(&input[values.clone()], scale, &gradient[values], eps, dx, dgamma, dbeta);
+            add_gradients(&input[values.clone()], scale, &gradient[values], eps, zeroed(dx), dgamma, dbeta);
         },
     );
+    let [dgamma, dbeta] = total(partial, gamma.layout().shape());
+    // SAFETY: as long as the input, and every group's rows have been written.
+    [tensor(unsafe { filled(dx) }, x.layout().shape().clone()), dgamma, dbeta]
+}
+
+/// The gradients of gamma and beta, `shape` each: sums of groups' `partial` ones, those of gamma before those of beta.
+pub(super) fn total(mut partial: Vec<f32>, shape: &Shape) -> [FlexTensor; 2] {
+    let width = shape.num_elements();
     let (first, rest) = partial.split_at_mut(2 * width);
     for other in rest.chunks_exact(2 * width) {
         first.iter_mut().zip(other).for_each(|(total, part)| *total += part);
     }
     let (dgamma, dbeta) = first.split_at(width);
-    let shape = gamma.layout().shape();
-    [
-        // SAFETY: as long as the input, and every group's rows have been written.
-        tensor(unsafe { filled(dx) }, x.layout().shape().clone()),
-        tensor(dgamma.to_vec(), shape.clone()),
-        tensor(dbeta.to_vec(), shape.clone()),
-    ]
+    [dgamma, dbeta].map(|sum| tensor(sum.to_vec(), shape.clone()))
 }

@@ -48,6 +48,13 @@ pub(super) fn copied<'a>(to: &'a mut [MaybeUninit<f32>], from: &[f32]) -> &'a mu
     }
 }
 
+/// Makes fresh memory zeros.
+pub(super) fn zeroed(values: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    values.fill(MaybeUninit::new(0.0));
+    // SAFETY: all of it has just been written.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+}
+
 /// An address that threads share; each writes a part of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut f32);

@@ -23,6 +23,7 @@ mod matmul;
 mod memory;
 pub(crate) mod optimizer;
 mod pointwise;
+pub(crate) mod pre_norm;
 mod product;
 pub(crate) mod pseudo_label;
 pub(crate) mod residual;

@@ -9,7 +9,7 @@ use super::{tensor, values, values_mut};
 /// Values a thread takes at a time.
 const PIECE: usize = 1 << 15;
 /// Values copied before they are changed, so that they are still in the nearest cache.
-const BLOCK: usize = 1 << 12;
+pub(super) const BLOCK: usize = 1 << 12;
 
 /// Applies `change(offset, values[offset..])` to all values of a contiguous tensor, a block at a time; in place where
 /// nobody else holds the tensor, else on the way into a new one.

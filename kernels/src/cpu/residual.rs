@@ -17,6 +17,15 @@ multiversion! {
 }
 
 multiversion! {
+    /// `x ← x + keep · branch`; `branch` may be longer.
+    pub(super) fn add_to<FMA>(x: &mut [f32], keep: f32, branch: &[f32]) {
+        for (x, &branch) in x.iter_mut().zip(branch) {
+            *x = mul_add::<FMA>(branch, keep, *x);
+        }
+    }
+}
+
+multiversion! {
     /// `values ← keep · values`.
     pub(super) fn scale<FMA>(keep: f32, values: &mut [f32]) {
         values.iter_mut().for_each(|value| *value *= keep);
@@ -42,19 +51,19 @@ pub(crate) fn backward(gradient: FlexTensor, keep: FlexTensor) -> FlexTensor {
 }
 
 /// A factor for each image.
-struct Factors {
+pub(super) struct Factors {
     keep: Option<FlexTensor>,
     /// Values of an image.
-    size: usize,
+    pub(super) size: usize,
 }
 
 impl Factors {
-    fn new(keep: Option<FlexTensor>, shape: &Shape) -> Self {
+    pub(super) fn new(keep: Option<FlexTensor>, shape: &Shape) -> Self {
         Self { keep: keep.map(contiguous), size: shape.num_elements() / shape[0] }
     }
 
     /// Cuts values that begin at `offset` of the tensor where images end: factor, offset and values of each part.
-    fn pieces<'a>(
+    pub(super) fn pieces<'a>(
         &'a self,
         offset: usize,
         part: &'a mut [f32],
