@@ -190,8 +190,8 @@ impl Backward<Flex, 3> for StartBackward {
         let Start { x, gamma, eps, ends } = ops.state;
         let x = checkpointer.retrieve_node_output::<FlexTensor>(x);
         let gamma = checkpointer.retrieve_node_output::<FlexTensor>(gamma);
-        // The gradient that came past the branch takes up the other one, in one pass. A leaf's (`x` is none if it needs what this
-        // operation's own result needs) could not be taken out.
+        // The gradient that came past the branch takes up the branch's own, in one pass. A leaf's stays where it is: it cannot be
+        // taken out. What is no leaf asks for the same as this operation's result.
         let passed = ends.passed.swap(false, Ordering::Relaxed);
         let earlier = ops.parents[0]
             .as_ref()
