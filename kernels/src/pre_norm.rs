@@ -20,9 +20,10 @@ use crate::{layer_norm, layer_norm_reference, residual, residual_reference};
 /// [`residual`], or 1. `branch` gets normalised tokens `[images, tokens, width]` and returns `[images, first, width]`: of the
 /// first tokens, if no others are read. The result is `[batch, first, width]`.
 ///
-/// On the CPU the branch gets only the images whose factor is not 0, which is how stochastic depth (Huang et al.,
-/// arXiv:1603.09382) saves time: the others' rows are never computed, forward or backward. Images must not act on each other in
-/// it. GPUs, whose graphs and kernels are made for fixed shapes, compute it for all.
+/// In `f32` on the CPU the branch gets only the images whose factor is not 0, which is how stochastic depth (Huang et al.,
+/// arXiv:1603.09382) saves time: the others' rows are computed neither forward nor backward. (It always gets one image.) Images
+/// must not act on each other in it. GPUs, whose graphs and kernels are made for fixed shapes, compute it for all, and so does
+/// the reference.
 pub fn pre_norm_residual(
     x: Tensor<3>,
     [gamma, beta]: [Tensor<1>; 2],
@@ -58,8 +59,9 @@ pub fn pre_norm_residual(
     let [found, first, wide] = branch.dims();
     assert!(
         found == images && (1..=tokens).contains(&first) && wide == width && serves(&branch),
-        "pre_norm_residual: the branch made {:?} of {:?}",
+        "pre_norm_residual: the branch made {:?} of {:?} out of {:?} in f32",
         branch.dims(),
+        branch.dtype(),
         [images, tokens, width]
     );
     Tensor::from_dispatch(Dispatch::branch_end(x.into_dispatch(), branch.into_dispatch(), ends))
@@ -93,13 +95,13 @@ fn composed(
 #[derive(Debug)]
 pub(crate) struct Ends {
     chosen: Chosen,
-    /// Whether the backward pass has come through the sum, so that there is a gradient of `x` already.
-    passed: AtomicBool,
+    /// Whether the backward pass has registered the gradient that `x` has from the sum.
+    sum_registered: AtomicBool,
 }
 
 impl Ends {
     fn new(batch: usize, keep: Option<Tensor<1>>) -> Self {
-        Self { chosen: Chosen::new(batch, keep.map(cpu::constant)), passed: AtomicBool::new(false) }
+        Self { chosen: Chosen::new(batch, keep.map(cpu::constant)), sum_registered: AtomicBool::new(false) }
     }
 }
 
@@ -169,7 +171,7 @@ impl<C: CheckpointStrategy> PreNormOps for Autodiff<Flex, C> {
     }
 }
 
-/// What the backward pass needs at the branch's start, where it ends.
+/// What the norm's backward pass needs.
 #[derive(Debug, Clone)]
 struct Start {
     x: NodeId,
@@ -190,12 +192,12 @@ impl Backward<Flex, 3> for StartBackward {
         let Start { x, gamma, eps, ends } = ops.state;
         let x = checkpointer.retrieve_node_output::<FlexTensor>(x);
         let gamma = checkpointer.retrieve_node_output::<FlexTensor>(gamma);
-        // The gradient that came past the branch takes up the branch's own, in one pass. A leaf's stays where it is: it cannot be
-        // taken out. What is no leaf asks for the same as this operation's result.
-        let passed = ends.passed.swap(false, Ordering::Relaxed);
+        // The gradient of the sum takes up the branch's, in one pass. A computed tensor requires a gradient in the way that this
+        // result does; a leaf in another, and could not be taken out.
+        let registered = ends.sum_registered.swap(false, Ordering::Relaxed);
         let earlier = ops.parents[0]
             .as_ref()
-            .filter(|x| passed && x.requirement == ops.node.requirement)
+            .filter(|x| registered && x.requirement == ops.node.requirement)
             .map(|x| grads.consume::<Flex>(x));
         let gradients = cpu::pre_norm::norm_gradients(x, gamma, dy, eps, &ends.chosen, earlier);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
@@ -223,7 +225,7 @@ impl Backward<Flex, 2> for EndBackward {
         }
         if let Some(x) = x {
             grads.register::<Flex>(x.id, cpu::pre_norm::sum_gradient(dy, tokens));
-            ends.passed.store(true, Ordering::Relaxed);
+            ends.sum_registered.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -290,7 +292,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn equals_its_reference(
-            shape in (1usize..6, 1usize..300, 2usize..40), cut: prop::sample::Index, kept: Option<u64>, leaf: bool, tracked: [bool; 2],
+            shape in (1usize..6, 1usize..300, 2usize..40),
+            cut: prop::sample::Index,
+            kept: Option<u64>,
+            leaf: bool,
+            tracked: [bool; 2],
         ) {
             let case = Case { shape: shape.into(), first: 1 + cut.index(shape.1), kept, leaf, tracked };
             let (found, expected) = (case.run(true), case.run(false));
@@ -302,7 +308,7 @@ mod tests {
         }
     }
 
-    /// A case of several images and pieces, of which the second is dropped.
+    /// Three images of several pieces each; the second image is dropped.
     const CASE: Case =
         Case { shape: [3, 300, 40], first: 300, kept: Some(0b101), leaf: false, tracked: [true; 2] };
 
@@ -365,14 +371,52 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_branch_may_not_be_finite() {
-        let device = Device::flex();
-        let x = Tensor::from_data(TensorData::new(vec![1.0, 2.0, f32::NAN, 3.0], [2, 1, 2]), &device);
-        let norm = [Tensor::ones([2], &device), Tensor::zeros([2], &device)];
-        let y =
-            pre_norm_residual(x, norm, EPS, Some(Tensor::from_data([1.0f32, 0.0], &device)), |normal| normal);
-        let y = read(y);
-        assert!(y[..2].iter().all(|value| value.is_finite()) && y[2].is_nan() && y[3] == 3.0, "{y:?}");
+    fn a_dropped_branch_need_not_be_finite() {
+        let device = Device::flex().autodiff();
+        for (first, factors) in [([1.0, 1.0], [1.0f32, 0.0]), ([f32::INFINITY, 2.0], [0.0, 0.0])] {
+            let x = Tensor::<3>::from_data([[first], [[f32::INFINITY, 3.0]]], &device).require_grad();
+            let norm = [Tensor::ones([2], &device), Tensor::zeros([2], &device)];
+            let keep = Some(Tensor::from_data(factors, &device.clone().inner()));
+            let y = read(pre_norm_residual(x * 1.0, norm, EPS, keep, |normal| normal).inner());
+            assert_eq!(y, [first, [f32::INFINITY, 3.0]].concat());
+        }
+    }
+
+    #[test]
+    fn what_else_reads_x_adds_to_its_gradient() {
+        let device = Device::flex().autodiff();
+        let gradients = |connect: fn(Tensor<3>, [Tensor<1>; 2], &Tensor<1>, &Tensor<3>) -> Tensor<3>| {
+            // A view.
+            let x = random([5, 3, 8], 1, &device).require_grad();
+            let input = (x.clone() * 1.5).swap_dims(0, 1).narrow(1, 1, 4);
+            let norm = [2, 3].map(|seed| random([8], seed, &device).require_grad());
+            let (factor, shift) =
+                (random([8], 4, &device).require_grad(), random([3, 4, 8], 5, &device).require_grad());
+            let before = input.clone() * random([3, 4, 8], 6, &device);
+            // Two branches from the same tensor, and both behind each other.
+            let one = connect(input.clone(), norm.clone(), &factor, &shift);
+            let other = connect(input.clone(), norm.clone(), &factor, &shift);
+            let last = connect(one + other, norm.clone(), &factor, &shift);
+            let loss = ((last + before) * random([3, 4, 8], 7, &device)).sum() + (input * 0.5).tanh().sum();
+            let grads = loss.backward();
+            let [gamma, beta] = norm;
+            let mut found =
+                vec![read(x.grad(&grads).expect("tracked")), read(shift.grad(&grads).expect("tracked"))];
+            found.extend([gamma, beta, factor].map(|t| read(t.grad(&grads).expect("tracked"))));
+            found
+        };
+        // Without factors, a gradient of the sum is that of `shift` too: in the same memory.
+        let found = gradients(|x, norm, factor, shift| {
+            pre_norm_residual(x, norm, EPS, None, |n| n.tanh() * factor.clone().unsqueeze() + shift.clone())
+        });
+        let expected = gradients(|x, norm, factor, shift| {
+            pre_norm_residual_reference(x, norm, EPS, None, |n| {
+                n.tanh() * factor.clone().unsqueeze() + shift.clone()
+            })
+        });
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_close("gradient", found, expected, 3e-5);
+        }
     }
 
     #[test]

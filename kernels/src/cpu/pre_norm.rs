@@ -9,7 +9,7 @@ use super::pointwise::{BLOCK, map};
 use super::residual::{self, Factors, add_to, scale};
 use super::{Pieces, contiguous, layer_norm, owned, tensor, values, writable};
 
-/// Rows that a thread takes at a time.
+/// Rows of an image that a thread takes at a time.
 const ROWS: usize = 256;
 
 /// The images of a batch that a branch acts on.
@@ -24,8 +24,8 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// Those of `batch` images whose factor is not 0. If that is true of none, the first: a branch of no image would have no
-    /// gradient, instead of gradients of 0.
+    /// Those of `batch` images whose factor is not 0. If that is true of none, the first, to which nothing is added: a branch of no
+    /// image would have no gradients, instead of gradients of 0.
     pub(crate) fn new(batch: usize, keep: Option<FlexTensor>) -> Self {
         let keep = keep.map(contiguous);
         let factors = keep.as_ref().map(values);
@@ -41,8 +41,9 @@ impl Chosen {
         Self { keep, images, places }
     }
 
+    /// Whether the branch acts on, and is added to, the whole batch.
     fn are_all(&self) -> bool {
-        self.images.len() == self.places.len()
+        self.images.len() == self.places.len() && self.factor(self.images[0]) != 0.0
     }
 
     fn factor(&self, image: usize) -> f32 {
@@ -98,11 +99,11 @@ pub(crate) fn norm_gradients(
     let groups = Pieces::new(tokens, ROWS, 1);
     let mut partial = vec![0f32; chosen.images.len() * groups.count() * 2 * width];
     let sums = partial.par_chunks_mut(groups.count() * 2 * width);
-    let images = writable(&mut dx).par_chunks_mut(size).enumerate();
-    let images = images.filter_map(|(image, dx)| chosen.places[image].map(|place| (image, place, dx)));
-    // In the order of images on both sides, so that neighbours share no sum.
-    let work: Vec<_> = images.collect();
-    work.into_par_iter().zip(sums).for_each(|((image, place, dx), sums)| {
+    let images = writable(&mut dx).chunks_mut(size).enumerate();
+    // Place by place, as the sums are.
+    let images: Vec<_> =
+        images.filter_map(|(image, dx)| chosen.places[image].map(|place| (image, place, dx))).collect();
+    images.into_par_iter().zip(sums).for_each(|((image, place, dx), sums)| {
         let parts = dx.par_chunks_mut(groups.piece * width).zip(sums.par_chunks_mut(2 * width));
         parts.enumerate().for_each(|(group, (dx, sums))| {
             let rows = groups.range(group);
@@ -116,7 +117,7 @@ pub(crate) fn norm_gradients(
 }
 
 /// `x` + factor · branch of its first tokens. `x`: `[batch, tokens, width]`; `branch`: `[chosen, first, width]`; returns
-/// `[batch, first, width]`.
+/// `[batch, first, width]`. Overwrites `x` or `branch` where nobody else holds it.
 pub(crate) fn sum(x: FlexTensor, branch: FlexTensor, chosen: &Chosen) -> FlexTensor {
     let first = branch.layout().shape()[1];
     let x = first_tokens(x, first);
@@ -129,7 +130,7 @@ pub(crate) fn sum(x: FlexTensor, branch: FlexTensor, chosen: &Chosen) -> FlexTen
     let size = factors.size;
     map(x, |offset, x| {
         factors.pieces(offset, x).for_each(|(keep, offset, x)| {
-            if let Some(place) = chosen.places[offset / size] {
+            if let Some(place) = chosen.places[offset / size].filter(|_| keep != 0.0) {
                 add_to(x, keep, &branch[place * size + offset % size..]);
             }
         });
