@@ -21,7 +21,7 @@ const RECIPE: &str = include_str!("../../configs/demo.toml");
 /// See the whole loop at work on drawn leaves, in a few minutes.
 ///
 /// Draws leaves in eight conditions, trains once on a few labelled pictures of each condition alone, and once on these and all
-/// unlabelled ones, and compares the two on pictures neither has seen.
+/// unlabelled ones, and compares the two on pictures neither has seen. If it is interrupted, the same command goes on from there.
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Folder for pictures and runs; made if it does not exist.
@@ -80,9 +80,9 @@ impl Demo {
         let labels = context("supervised")?;
         let per_class = labels.config.value.data.labels_per_class;
         println!("1. {per_class} labelled pictures of each of {} conditions, nothing else", CLASSES.len());
-        let few = labels.train(true)?;
+        let few = labels.train_beside(None, Repeat::Unless)?;
         println!("2. the same labels, and {} pictures without", TRAIN * CLASSES.len());
-        let all = context("freematch")?.train_beside(Some(&few), Repeat::Anew)?;
+        let all = context("freematch")?.train_beside(Some(&few), Repeat::Unfinished)?;
 
         let accuracy =
             |run: &Finished| run.test.as_ref().map_or_else(String::new, |scores| scores.accuracy_text());

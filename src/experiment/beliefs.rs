@@ -226,7 +226,7 @@ impl Experiment<'_> {
         }
         let ids = class_ids(self.places, self.dataset.classes.names())?;
         let bytes = serde_json::to_vec(&ids).expect("numbers are plain data");
-        Ok(Some(Input { name: CLASS_IDS.into(), bytes }))
+        Ok(Some(Input::new(CLASS_IDS, bytes)))
     }
 }
 

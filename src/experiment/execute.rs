@@ -209,17 +209,14 @@ impl Experiment<'_> {
     fn inputs(&self) -> Result<Vec<Input>, ExperimentError> {
         let json = |value: serde_json::Result<Vec<u8>>| value.expect("splits and classes are plain data");
         let mut inputs = vec![
-            Input { name: "images.jsonl".into(), bytes: self.dataset.manifest.to_bytes() },
-            Input {
-                name: "classes.json".into(),
-                bytes: json(serde_json::to_vec_pretty(&self.dataset.classes)),
-            },
-            Input { name: "split.json".into(), bytes: json(serde_json::to_vec(self.split)) },
+            Input::images(&self.dataset.manifest),
+            Input::new("classes.json", json(serde_json::to_vec_pretty(&self.dataset.classes))),
+            Input::new("split.json", json(serde_json::to_vec(self.split))),
         ];
         if self.algorithm.name() != self.config.value.algorithm.name.as_str() {
             // The configuration knows nothing of it; its settings tell one run from another all the same.
             let bytes = format!("{:#?}\n", self.algorithm).into_bytes();
-            inputs.push(Input { name: "algorithm.txt".into(), bytes });
+            inputs.push(Input::new("algorithm.txt", bytes));
         }
         inputs.extend(content_of_pretrained(&self.config.value.model)?);
         inputs.extend(self.planned_members()?);
@@ -298,7 +295,7 @@ pub(super) fn content_of_pretrained(model: &ModelConfig) -> Result<Option<Input>
     let Some(named) = &model.pretrained else { return Ok(None) };
     let content = weights::find(named).and_then(|file| weights::content(&file));
     let content = content.map_err(ExperimentError::Pretrained)?;
-    Ok(Some(Input { name: "pretrained.blake3".into(), bytes: format!("{content}\n").into_bytes() }))
+    Ok(Some(Input::new("pretrained.blake3", format!("{content}\n").into_bytes())))
 }
 
 /// A folder's own name.

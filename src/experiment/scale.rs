@@ -51,7 +51,7 @@ impl Scale {
     /// For the run's folder.
     pub fn input(&self) -> Input {
         let bytes = serde_json::to_vec_pretty(self).expect("numbers are plain data");
-        Input { name: FILE.into(), bytes }
+        Input::new(FILE, bytes)
     }
 
     /// The configuration with this batch and rate.

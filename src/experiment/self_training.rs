@@ -165,7 +165,7 @@ impl Experiment<'_> {
         let joined = JoinedLabels::join(self.split.unlabelled.clone(), &said, classes, settings.join)
             .expect("each member says probabilities of these images");
         let bytes = to_bytes(joined.probabilities(), classes);
-        Ok(vec![Input { name: PSEUDO_LABELS.into(), bytes }, json(SCORES, &members)])
+        Ok(vec![Input::new(PSEUDO_LABELS, bytes), json(SCORES, &members)])
     }
 
     /// What the network of a finished run of this says of each unlabelled image, `[images, classes]`: computed once, and
@@ -267,7 +267,7 @@ impl Trained {
 
 fn json(name: &str, value: &impl Serialize) -> Input {
     let bytes = serde_json::to_vec_pretty(value).expect("names and numbers are plain data");
-    Input { name: name.into(), bytes }
+    Input::new(name, bytes)
 }
 
 fn damaged(path: &Path, reason: String) -> ExperimentError {

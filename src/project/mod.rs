@@ -17,6 +17,7 @@ mod frozen;
 mod label_csv;
 mod labels;
 mod lock;
+mod plan;
 mod run;
 
 use std::fs;
@@ -35,7 +36,8 @@ pub use frozen::{FrozenError, FrozenLabels};
 pub use label_csv::{CHOSEN_BY, CsvError, export_labels, import_labels, write_labels};
 pub use labels::{Act, Deed, Done, HistoryPage, ImageHash, Label, LabelEntry, LabelError, LabelStore};
 pub use lock::{Lock, LockError};
-pub use run::{BURN_VERSION, Environment, Input, Run, RunError, RunPlan, RunState, Session, features};
+pub use plan::{Input, RunPlan};
+pub use run::{BURN_VERSION, Environment, Run, RunError, RunState, Session, features};
 
 /// Name of a project's file.
 pub const FILE: &str = "harvest.toml";

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{Lock, LockError, host};
-use crate::config::Resolved;
+use super::plan::RunPlan;
 use crate::files::{WriteError, atomic_write, publish_folder};
 
 /// The tensor library, pinned in the workspace's manifest.
@@ -57,64 +57,6 @@ pub enum RunError {
         /// In what way.
         reason: String,
     },
-}
-
-/// A file for the folder `inputs`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
-    /// Its name, `split.json`.
-    pub name: String,
-    /// Its content.
-    pub bytes: Vec<u8>,
-}
-
-/// What a run is to do, before it has a folder.
-#[derive(Debug, Clone)]
-pub struct RunPlan {
-    /// First part of the folder's name after the time.
-    pub algorithm: String,
-    /// Last part of the folder's name.
-    pub model: String,
-    /// Content of `config.toml`.
-    pub config: String,
-    /// See [`Resolved::fingerprint`].
-    pub config_fingerprint: blake3::Hash,
-    /// What is frozen with it.
-    pub inputs: Vec<Input>,
-    /// What was computed from these and is frozen too; no part of the fingerprint, so that the run is found again without it.
-    pub derived: Vec<Input>,
-}
-
-impl RunPlan {
-    /// The plan of a training run with the algorithm called `algorithm`.
-    pub fn new(config: &Resolved, algorithm: &str, inputs: Vec<Input>) -> Self {
-        // A name that somebody else chose becomes part of a folder's.
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-        Self {
-            algorithm: algorithm.chars().map(plain).collect(),
-            model: config.value.model.name.clone(),
-            config: format!(
-                "# Every key of this run, and where its value came from.\n\n{}",
-                config.to_toml()
-            ),
-            config_fingerprint: config.fingerprint(),
-            inputs,
-            derived: Vec::new(),
-        }
-    }
-
-    /// The same for two plans exactly if they have the same configuration (but for `[run]`) and the same inputs.
-    pub fn fingerprint(&self) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.config_fingerprint.as_bytes());
-        let mut inputs: Vec<_> = self.inputs.iter().collect();
-        inputs.sort_by(|a, b| a.name.cmp(&b.name));
-        for input in inputs {
-            hasher.update(blake3::hash(input.name.as_bytes()).as_bytes());
-            hasher.update(blake3::hash(&input.bytes).as_bytes());
-        }
-        hasher.finalize()
-    }
 }
 
 /// How a run stands.
@@ -392,12 +334,13 @@ fn claim(runs: &Path, name: &str) -> Result<PathBuf, WriteError> {
 mod tests {
     use super::*;
     use crate::config::{Override, Sources, resolve};
+    use crate::project::Input;
 
     fn plan(settings: &[&str]) -> RunPlan {
         let overrides =
             settings.iter().map(|setting| Override::parse(setting).expect("well formed")).collect();
         let config = resolve(&Sources { overrides, ..Sources::default() }).expect("the settings are good");
-        RunPlan::new(&config, "freematch", vec![Input { name: "split.json".into(), bytes: b"[1]".to_vec() }])
+        RunPlan::new(&config, "freematch", vec![Input::new("split.json", b"[1]".to_vec())])
     }
 
     fn noon() -> jiff::Zoned {
@@ -445,7 +388,7 @@ mod tests {
         assert_eq!(first.state().expect("readable"), RunState::Unfinished);
         assert_eq!(first.environment().expect("readable").sessions.len(), 2);
         let mut changed = plan(&[]);
-        changed.inputs[0].bytes.push(b' ');
+        changed.inputs[0] = Input::new("split.json", b"[2]".to_vec());
         assert_eq!(latest(&changed), None, "other inputs make another run");
     }
 

@@ -41,6 +41,19 @@ fn runs(folder: &Path) -> Vec<PathBuf> {
     paths.filter(|path| path.join("metrics.csv").exists()).collect()
 }
 
+/// Changes when each file below was last changed, and nothing else.
+fn touch(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            touch(&path);
+        } else {
+            let file = std::fs::File::options().append(true).open(path).expect("ours");
+            file.set_modified(std::time::SystemTime::now()).expect("ours");
+        }
+    }
+}
+
 fn newest(folder: &Path) -> Option<String> {
     let run = runs(folder).into_iter().next()?;
     std::fs::read_to_string(run.join("checkpoints/last")).ok()
@@ -70,6 +83,8 @@ fn a_killed_program_goes_on_as_if_never_interrupted() {
     write_pictures(&killed.join("pictures"));
     finish(program(alone).spawn().expect("it can be started"));
     for _ in 0..KILLS {
+        // As if the folder had been copied meanwhile: the same pictures with other times.
+        touch(&killed.join("pictures"));
         let before = newest(killed);
         let mut child = program(killed).spawn().expect("it can be started");
         let alive = wait_for_progress(killed, &mut child, &before);
@@ -107,4 +122,33 @@ fn a_killed_program_goes_on_as_if_never_interrupted() {
     assert_eq!(progress(&alone_last).best, progress(&killed_last).best);
     let scores = |run: &Path| std::fs::read(run.join("scores.json")).expect("written");
     assert_eq!(scores(&alone), scores(&killed));
+}
+
+#[test]
+fn a_killed_demo_goes_on_with_what_it_has() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let demo = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harvest"));
+        command.args(["demo", "--steps", "30", "--device", "cpu", "--out", "."]).current_dir(folder.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("it can be started")
+    };
+    let named = |algorithm: &str| {
+        let mut found = runs(folder.path());
+        found.retain(|run| run.to_string_lossy().contains(algorithm));
+        found
+    };
+    let done = |algorithm: &str| named(algorithm).iter().any(|run| run.join("DONE").exists());
+    let mut child = demo();
+    while !done("supervised") && child.try_wait().expect("it can be asked").is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    assert!(done("supervised"), "it ended before it was killed");
+    // Had it been faster than the kill, it would be trained once more.
+    let finished = usize::from(done("freematch"));
+    finish(demo());
+    assert_eq!((named("supervised").len(), named("freematch").len()), (1, 1 + finished));
+    assert!(done("freematch"));
 }

@@ -139,7 +139,7 @@ impl Clustering<'_> {
         // Labels come one by one and change no cluster.
         let mut manifest = self.manifest.clone();
         manifest.images.iter_mut().for_each(|image| image.label = None);
-        let mut inputs = vec![Input { name: "images.jsonl".into(), bytes: manifest.to_bytes() }];
+        let mut inputs = vec![Input::images(&manifest)];
         inputs.extend(content_of_pretrained(&config.model)?);
         let plan = RunPlan::new(self.config, "cluster", inputs);
         Ok(RunPlan { config_fingerprint: blake3::hash(&settings.expect("settings are plain data")), ..plan })

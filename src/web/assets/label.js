@@ -256,7 +256,11 @@ labelling.addEventListener("say", (event) => {
   if (bad) toast(words, "bad");
   status.say(words);
 });
-outbox.addEventListener("change", refresh);
+outbox.addEventListener("change", () => {
+  // At once: a page that waits for its next frame must not say "Saved" of a click that is not.
+  status.saved();
+  refresh();
+});
 outbox.addEventListener("done", (event) => {
   const { entry, answer } = event.detail;
   map.learn(entry.images ? entry.images.map((hash) => [hash, entry.label]) : answer.images ?? []);
