@@ -213,9 +213,9 @@ impl Manifest {
     }
 
     /// The same for two scans exactly if they found the same images to learn from: classes, and each image's path, pixels, label
-    /// and part. Where the folder lies, size and time of files and what is not an image do not count, so that a copied or
-    /// touched folder is the same.
-    pub fn identity(&self) -> ContentHash {
+    /// and part. Size and time of files and what is not an image do not count, so that a touched or restored folder is the same;
+    /// nor where it lies, which the settings say (`data.root`).
+    pub fn identity(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         let written = write_line(&mut hasher, &self.classes).and_then(|()| {
             let mut images = self.images.iter();
@@ -224,7 +224,7 @@ impl Manifest {
             })
         });
         written.expect("a hash takes every line, and an image is plain data");
-        ContentHash(*hasher.finalize().as_bytes())
+        hasher.finalize()
     }
 
     /// Links each image to the first with the same pixels. The scan does it; needed again after images were added,

@@ -1,4 +1,6 @@
 //! What a run is to do, before it has a folder, and what tells it from others.
+//!
+//! A run that was interrupted is found again by what it follows from: its settings, and of each input what the run depends on.
 
 use crate::config::Resolved;
 use crate::data::Manifest;
@@ -11,7 +13,7 @@ pub struct Input {
     /// Its content.
     pub bytes: Vec<u8>,
     /// Two inputs of the same name are the same exactly if this is.
-    pub identity: blake3::Hash,
+    identity: blake3::Hash,
 }
 
 impl Input {
@@ -22,11 +24,7 @@ impl Input {
 
     /// The list of a run's images. What a run does not depend on is no part of its identity, see [`Manifest::identity`].
     pub fn images(manifest: &Manifest) -> Self {
-        Self {
-            name: "images.jsonl".into(),
-            bytes: manifest.to_bytes(),
-            identity: blake3::Hash::from_bytes(manifest.identity().0),
-        }
+        Self { name: "images.jsonl".into(), bytes: manifest.to_bytes(), identity: manifest.identity() }
     }
 }
 

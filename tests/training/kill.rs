@@ -83,7 +83,7 @@ fn a_killed_program_goes_on_as_if_never_interrupted() {
     write_pictures(&killed.join("pictures"));
     finish(program(alone).spawn().expect("it can be started"));
     for _ in 0..KILLS {
-        // As if the folder had been copied meanwhile: the same pictures with other times.
+        // As if the folder had been restored meanwhile: the same pictures with other times.
         touch(&killed.join("pictures"));
         let before = newest(killed);
         let mut child = program(killed).spawn().expect("it can be started");

@@ -106,7 +106,7 @@ fn what_a_run_learns_from_is_its_identity() {
         change(&mut manifest);
         manifest.identity() != known.identity()
     };
-    // A folder that was copied or touched, and a note beside the images.
+    // A folder that was touched or restored, and a note beside the images.
     assert!(!changed(|manifest| manifest.images[0].modified_ns += 1));
     assert!(!changed(|manifest| manifest.images[0].size_bytes += 1));
     assert!(!changed(|manifest| manifest.root = "/elsewhere".into()));
